@@ -1,0 +1,101 @@
+"""What a caller can change after acceptance: cancel and delete. Blocking; run it on a thread.
+
+Each change WATCHes the record and RQ's job, so that it and a worker's claim or finish cannot both
+happen: the loser looks again.
+"""
+
+from __future__ import annotations
+
+import time
+
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.registry import CanceledJobRegistry
+from rq.serializers import JSONSerializer
+
+from server.broker import delivery, keys
+from server.broker.record import Generation
+from server.errors import DeadlineExceeded
+from server.spec import Failure, GenerationState
+
+
+def read(connection: Redis | Pipeline, id: str) -> Generation | None:
+    """The record, or None when there is none or it was deleted."""
+    raw = connection.hgetall(keys.generation(id))
+    return Generation.from_hash(raw) if raw and b"deleted_at" not in raw else None  # type: ignore[arg-type]
+
+
+def cancel(connection: Redis, id: str, *, retention: int) -> None:
+    """End it now if it is queued; ask its worker to stop between two steps if it is running."""
+    _leave_queue(connection, id, GenerationState.CANCELED, None, retention)
+
+
+def expire_if_overdue(connection: Redis, generation: Generation, *, retention: int) -> bool:
+    """End a queued generation whose deadline has passed; workers do so for those they claim."""
+    if generation.status is not GenerationState.QUEUED or time.time() < generation.deadline:
+        return False
+    seconds = generation.spec.deadline_seconds
+    error = Failure(
+        code=DeadlineExceeded.code, message=f"it was still queued after {seconds:g} seconds"
+    )
+    _leave_queue(connection, generation.id, GenerationState.EXPIRED, error, retention)
+    return True
+
+
+def remove(connection: Redis, generation: Generation, *, retention: int) -> None:
+    """Leave a tombstone where the record was, so that later reads answer 410, then forget it."""
+    with connection.pipeline() as pipe:
+        pipe.delete(keys.generation(generation.id), keys.events(generation.id))
+        pipe.hset(keys.generation(generation.id), "deleted_at", repr(time.time()))
+        pipe.expire(keys.generation(generation.id), retention)
+        pipe.zrem(keys.owned(generation.owner), generation.id)
+        pipe.execute()
+
+
+def _leave_queue(
+    connection: Redis, id: str, state: GenerationState, error: Failure | None, retention: int
+) -> None:
+    with connection.pipeline() as pipe:
+        while True:
+            try:
+                pipe.watch(keys.generation(id), Job.key_for(id))  # type: ignore[no-untyped-call]
+                generation = read(pipe, id)
+                if generation is None or generation.terminal:
+                    return
+                if generation.status is GenerationState.QUEUED:
+                    _end_queued(connection, pipe, generation, state, error, retention)
+                else:
+                    pipe.multi()
+                    pipe.hset(keys.generation(id), "cancel_requested", "1")
+                pipe.execute()
+                return
+            except WatchError:
+                continue
+
+
+def _end_queued(
+    connection: Redis,
+    pipe: Pipeline,
+    generation: Generation,
+    state: GenerationState,
+    error: Failure | None,
+    retention: int,
+) -> None:
+    """RQ's own writes and ours in one MULTI. A worker that has just popped it finds it ended."""
+    queue = Queue(generation.spec.checkpoint, connection=connection, serializer=JSONSerializer)
+    try:
+        job = Job.fetch(generation.id, connection=connection, serializer=JSONSerializer)
+    except NoSuchJobError:
+        job = None
+    pipe.multi()
+    if job is not None:
+        queue.remove(job, pipeline=pipe)
+        job.set_status(JobStatus.CANCELED, pipeline=pipe)
+        registry = CanceledJobRegistry(queue.name, connection, serializer=JSONSerializer)
+        registry.add(job, ttl=retention, pipeline=pipe)
+        pipe.expire(job.key, retention)
+    delivery.ended(pipe, generation.id, state, at=time.time(), retention=retention, error=error)

@@ -1,0 +1,110 @@
+"""What happens to a generation after it was accepted: writes for a caller's own pipeline.
+
+Each function adds commands to a pipeline that somebody else executes, so that a worker can put
+them in one MULTI with RQ's own writes, and a claim or finish is seen whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.client import Pipeline
+from redis.typing import EncodableT
+
+from server.broker import keys
+from server.broker.record import IMAGES, WARNINGS, WorkerInfo
+from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
+
+MAX_EVENTS = 1000
+
+Fields = dict[EncodableT, EncodableT]
+
+
+def announce(pipe: Pipeline, id: str, event: str, data: Mapping[str, Any]) -> None:
+    """Append an event to the generation's stream and tell the gateways."""
+    fields: Fields = {"event": event, "data": json.dumps(data, separators=(",", ":"))}
+    pipe.xadd(keys.events(id), fields, maxlen=MAX_EVENTS, approximate=True)
+    pipe.publish(keys.CHANGES, f"{id} {event}")
+
+
+def started(pipe: Pipeline, id: str, *, at: float) -> None:
+    """A worker has claimed it."""
+    running = GenerationState.RUNNING.value
+    pipe.hset(keys.generation(id), mapping={"status": running, "started_at": repr(at)})
+    announce(pipe, id, "state", {"status": running})
+
+
+def progressed(pipe: Pipeline, id: str, progress: Progress) -> None:
+    """Steps were taken."""
+    fields: Fields = {"steps_done": progress.steps_done, "steps_total": progress.steps_total}
+    pipe.hset(keys.generation(id), mapping=fields)
+    announce(pipe, id, "progress", progress.model_dump() | {"fraction": progress.fraction})
+
+
+def requeued(pipe: Pipeline, id: str) -> None:
+    """Its worker gave it back or died; another will draw it from the start."""
+    queued = GenerationState.QUEUED.value
+    pipe.hset(keys.generation(id), mapping={"status": queued, "steps_done": 0})
+    pipe.hdel(keys.generation(id), "started_at")
+    announce(pipe, id, "state", {"status": queued})
+
+
+def succeeded(
+    pipe: Pipeline,
+    id: str,
+    *,
+    at: float,
+    retention: int,
+    images: Sequence[ImageInfo],
+    metrics: Metrics,
+    warnings: Sequence[Warn],
+) -> None:
+    """The images are stored; from here on they are visible."""
+    pipe.hset(
+        keys.generation(id),
+        mapping={
+            "images": IMAGES.dump_json(tuple(images)).decode(),
+            "metrics": metrics.model_dump_json(),
+            "warnings": WARNINGS.dump_json(tuple(warnings)).decode(),
+        },
+    )
+    for index, image in enumerate(images):
+        announce(pipe, id, "image", {"index": index, "seed": image.seed, "sha256": image.sha256})
+    ended(pipe, id, GenerationState.SUCCEEDED, at=at, retention=retention)
+
+
+def ended(
+    pipe: Pipeline,
+    id: str,
+    state: GenerationState,
+    *,
+    at: float,
+    retention: int,
+    error: Failure | None = None,
+) -> None:
+    """The terminal state; from now on the record has a time to live."""
+    fields: Fields = {"status": state.value, "finished_at": repr(at)}
+    if error is not None:
+        fields["error"] = error.model_dump_json()
+    pipe.hset(keys.generation(id), mapping=fields)
+    announce(pipe, id, "state", {"status": state.value})
+    announce(pipe, id, "done", {"status": state.value})
+    pipe.expire(keys.generation(id), retention)
+    pipe.expire(keys.events(id), retention)
+
+
+def alive(pipe: Pipeline, worker: WorkerInfo, *, ttl_ms: int, served_seconds: float) -> None:
+    """A worker's sign of life; a draining one no longer counts as serving."""
+    pipe.hset(keys.worker(worker.name), mapping=dict(worker.to_hash().items()))
+    pipe.pexpire(keys.worker(worker.name), ttl_ms)
+    pipe.sadd(keys.workers(worker.checkpoint), worker.name)
+    if worker.state == "ready":
+        pipe.set(keys.served(worker.checkpoint), worker.name, px=int(served_seconds * 1000))
+
+
+def gone(pipe: Pipeline, worker: WorkerInfo) -> None:
+    """A worker has left in good order."""
+    pipe.delete(keys.worker(worker.name))
+    pipe.srem(keys.workers(worker.checkpoint), worker.name)

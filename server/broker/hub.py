@@ -1,0 +1,80 @@
+"""One Redis subscription for a whole gateway process, fanned out to any number of waiters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from server.broker import keys
+
+log = logging.getLogger("darkroom.hub")
+
+RECONNECT_SECONDS = 0.25
+
+
+class Hub:
+    """Wakes who waits for a generation; after a lost connection everyone, to look again."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Subscribe in the background; needs no Redis yet."""
+        self._task = asyncio.create_task(self._listen(), name="darkroom-hub")
+
+    async def stop(self) -> None:
+        """Unsubscribe, and wake everyone a last time."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._wake_all()
+
+    @contextlib.contextmanager
+    def watch(self, id: str) -> Iterator[asyncio.Event]:
+        """An event that is set with every change of the generation; the waiter clears it.
+
+        Look at the generation after entering, not before: what changes in between would be missed.
+        """
+        event = asyncio.Event()
+        self._waiters[id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiters[id].discard(event)
+            if not self._waiters[id]:
+                del self._waiters[id]
+
+    @property
+    def waiting(self) -> int:
+        """How many waiters there are."""
+        return sum(len(events) for events in self._waiters.values())
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(keys.CHANGES)
+                    self._wake_all()
+                    async for message in pubsub.listen():
+                        self._wake(message["data"].decode().partition(" ")[0])
+            except (RedisError, OSError) as error:
+                log.warning("the subscription was lost, subscribing again: %s", error)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _wake(self, id: str) -> None:
+        for event in self._waiters.get(id, ()):
+            event.set()
+
+    def _wake_all(self) -> None:
+        for events in self._waiters.values():
+            for event in events:
+                event.set()

@@ -1,0 +1,46 @@
+"""Every Redis key Darkroom owns. RQ's own keys are built by RQ's classes."""
+
+from __future__ import annotations
+
+CHANGES = "darkroom:changes"
+"""Pub/sub channel: `<generation id> <event type>`, sent in the transaction that made the change."""
+
+
+def generation(id: str) -> str:
+    """Hash: the record. It has no TTL until the generation is terminal."""
+    return f"darkroom:generation:{id}"
+
+
+def events(id: str) -> str:
+    """Stream: what happened to a generation, for `Last-Event-ID`."""
+    return f"darkroom:events:{id}"
+
+
+def owned(owner: str) -> str:
+    """Sorted set: an owner's generation ids by time of acceptance."""
+    return f"darkroom:owned:{owner}"
+
+
+def idempotency(owner: str, key_hash: str) -> str:
+    """Hash: which generation an Idempotency-Key made, and the fingerprint of its body."""
+    return f"darkroom:idempotency:{owner}:{key_hash}"
+
+
+def served(checkpoint: str) -> str:
+    """String with a TTL: exists while a worker of the checkpoint was seen lately."""
+    return f"darkroom:served:{checkpoint}"
+
+
+def workers(checkpoint: str) -> str:
+    """Set: names of workers that have served the checkpoint."""
+    return f"darkroom:workers:{checkpoint}"
+
+
+def worker(name: str) -> str:
+    """Hash with a TTL of a few beats: what a live worker says of itself."""
+    return f"darkroom:worker:{name}"
+
+
+def lease(execution: str) -> str:
+    """String with a TTL: exists while the worker that claimed this execution is alive."""
+    return f"darkroom:lease:{execution}"

@@ -1,0 +1,53 @@
+"""Logs with the generation id on each line, for people or for machines. Knows no other room."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Literal, TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; whatever was passed as `extra` becomes a field."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Newlines in messages stay inside the string, so a line is always one event."""
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Time, level, logger, message, and the generation id where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Control characters are escaped, so nobody's input can forge a line."""
+        line = super().format(record)
+        head, *rest = line.split("\n") if record.exc_info else [line]
+        head = "".join(c if c.isprintable() else repr(c)[1:-1] for c in head)
+        generation = getattr(record, "generation", None)
+        return "\n".join([f"{head} [{generation}]" if generation else head, *rest])
+
+
+def configure(form: Literal["console", "json"], level: str, stream: TextIO | None = None) -> None:
+    """Replace the root logger's handlers; libraries speak at warning and above."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("darkroom", "uvicorn.error"):
+        logging.getLogger(name).setLevel(level.upper())

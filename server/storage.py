@@ -1,0 +1,80 @@
+"""Where finished pictures are kept: a folder, or any object store that obstore speaks to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+
+from server.errors import NotFound, Unavailable
+
+
+class ImageStore(Protocol):
+    """Bytes under a key such as `gen_…/0-….png`. Keys are made by us, never by a caller."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write whole or not at all; a reader never sees half a picture."""
+
+    async def get(self, key: str) -> bytes:
+        """Read it back.
+
+        Raises:
+            NotFound: there is nothing under this key.
+        """
+
+    async def delete(self, *keys: str) -> None:
+        """Remove them; what is not there is no error."""
+
+
+class ObjectImageStore:
+    """A local directory, S3, Google Cloud Storage or Azure, as obstore sees them."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write whole or not at all: obstore writes a local file aside and renames it."""
+        try:
+            obstore.put(self._store, key, data)
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"the image store refused {key}: {error}") from error
+
+    async def get(self, key: str) -> bytes:
+        """Read it back.
+
+        Raises:
+            NotFound: there is nothing under this key.
+            Unavailable: the store cannot be reached.
+        """
+        try:
+            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+        except FileNotFoundError as error:
+            raise NotFound(f"the image {key} is no longer stored") from error
+        except (BaseError, OSError) as error:
+            raise Unavailable("the image store cannot be read", retry_after=2.0) from error
+
+    async def delete(self, *keys: str) -> None:
+        """Remove them; what is not there is no error."""
+        for key in keys:
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise Unavailable("the image store refused to delete", retry_after=2.0) from error
+
+
+def open_store(location: str, data_dir: Path) -> ObjectImageStore:
+    """`location` is a folder, a URL such as s3://bucket/prefix, or empty for data_dir/images.
+
+    Credentials come from the environment, as each cloud's own tools read them.
+    """
+    if location == "memory://":
+        return ObjectImageStore(MemoryStore())
+    if "://" in location:
+        return ObjectImageStore(from_url(location))
+    folder = Path(location) if location else data_dir / "images"
+    return ObjectImageStore(LocalStore(folder.resolve(), mkdir=True))
