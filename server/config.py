@@ -22,7 +22,14 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port the gateway listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the gateway listens on. 0: any free.")
+    insecure_no_auth: bool = Field(
+        False, description="Listen on other than loopback addresses although there are no keys."
+    )
+    workers: str = Field(
+        "demo",
+        description="What `serve` starts workers for: CHECKPOINT[@DEVICE], separated by spaces.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Where images and the embedded Redis keep their files."
     )

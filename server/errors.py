@@ -4,11 +4,15 @@ DarkroomError
 ├── RequestError                the caller can fix it
 │   ├── BadRequest          400  not JSON, or not readable
 │   ├── NotFound            404  no such thing, or not yours
+│   ├── MethodNotAllowed    405
 │   ├── NotAcceptable       406  none of the formats asked for can be made
 │   ├── Gone                410  it was here and has been deleted
 │   ├── BodyTooLarge        413
-│   ├── InvalidSpec         422  a field cannot be drawn; names the field
-│   │   └── UnknownCheckpoint
+│   ├── UnsupportedMediaType 415 the body is not declared to be JSON
+│   ├── InvalidFields            names each field that is wrong
+│   │   ├── InvalidRequest  422  missing, unknown or of the wrong type
+│   │   └── InvalidSpec     422  cannot be drawn
+│   │       └── UnknownCheckpoint
 │   └── IdempotencyConflict 422  the same key came with another body
 ├── Unavailable                 try again after `retry_after` seconds
 │   ├── QueueFull           503
@@ -20,6 +24,7 @@ DarkroomError
     ├── OutOfMemory              it does not fit the device, even alone
     ├── NotFinite                the model produced NaN or infinity
     ├── Quarantined              it was in flight when several workers died
+    ├── Canceled            409  somebody canceled it
     └── DeadlineExceeded    504  it was not finished in time
 
 DeviceLost is no DarkroomError: no handler may catch it by accident, the process must end.
@@ -27,7 +32,15 @@ DeviceLost is no DarkroomError: no handler may catch it by accident, the process
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Self
+
+
+class FieldError(NamedTuple):
+    """What is wrong with one field. `field` is a path such as `width` or `loras.0.scale`."""
+
+    field: str
+    message: str
 
 
 class DarkroomError(Exception):
@@ -44,6 +57,11 @@ class DarkroomError(Exception):
         self.field = field
         self.retry_after = retry_after
 
+    @property
+    def errors(self) -> tuple[FieldError, ...]:
+        """The fields at fault, each with its own sentence."""
+        return (FieldError(self.field, self.message),) if self.field else ()
+
 
 class RequestError(DarkroomError):
     """The caller can fix it."""
@@ -59,6 +77,12 @@ class NotFound(RequestError):
     """No such thing, or it belongs to somebody else: the answer is the same."""
 
     code, status = "not_found", 404
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not with this method; `Allow` names those it has."""
+
+    code, status = "method_not_allowed", 405
 
 
 class NotAcceptable(RequestError):
@@ -79,7 +103,39 @@ class BodyTooLarge(RequestError):
     code, status = "body_too_large", 413
 
 
-class InvalidSpec(RequestError):
+class UnsupportedMediaType(RequestError):
+    """Bodies are read as JSON only where `Content-Type` says that they are."""
+
+    code, status = "unsupported_media_type", 415
+
+
+class InvalidFields(RequestError):
+    """Fields are wrong; says which and why, all of them at once."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self._errors = super().errors
+
+    @classmethod
+    def of(cls, errors: Sequence[FieldError]) -> Self:
+        """One error about one or more fields."""
+        error = cls("; ".join(message for _, message in errors), field=errors[0].field)
+        error._errors = tuple(errors)
+        return error
+
+    @property
+    def errors(self) -> tuple[FieldError, ...]:
+        """The fields at fault, each with its own sentence."""
+        return self._errors
+
+
+class InvalidRequest(InvalidFields):
+    """A field is missing, unknown or of the wrong type."""
+
+    code, status = "invalid_request", 422
+
+
+class InvalidSpec(InvalidFields):
     """A field has a value that this checkpoint cannot draw."""
 
     code, status = "invalid_spec", 422
@@ -153,6 +209,12 @@ class Quarantined(GenerationError):
     """It was in flight when several workers died, the last time alone."""
 
     code = "quarantined"
+
+
+class Canceled(GenerationError):
+    """It was canceled before it was finished."""
+
+    code, status = "canceled", 409
 
 
 class DeadlineExceeded(GenerationError):

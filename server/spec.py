@@ -78,6 +78,9 @@ SPACED = frozenset(
 )
 """The samplers whose diffusers class can space its sigmas other than by default."""
 
+TAKES_ETA = frozenset({Sampler.DDIM, Sampler.TCD})
+"""The samplers whose diffusers class has an eta; the others ignore it."""
+
 
 class OutputFormat(StrEnum):
     """The encodings an image can be returned in."""

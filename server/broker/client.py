@@ -7,14 +7,17 @@ caller hears of it; what still fails is one error, `BrokerUnavailable`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, ParamSpec, TypeVar
 
 import redis
+import redis.retry
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -33,12 +36,16 @@ from server.errors import (
     NoWorker,
     QueueFull,
 )
-from server.spec import GenerationState, TextToImage, Warn, new_generation_id
+from server.spec import TERMINAL, GenerationState, TextToImage, Warn, new_generation_id
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 0.8
+"""A command is tried twice, so that a caller knows within two seconds that Redis is away."""
+
+Cursor = tuple[float, str]
+"""Where a page ends: when its last generation was created, and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         try:
             return await method(*args, **kwargs)
         except (RedisError, OSError) as error:
-            reason = "the queue cannot be reached or refuses writes; nothing was changed"
+            reason = "the queue cannot be reached, or refuses writes"
             raise BrokerUnavailable(reason, retry_after=2.0) from error
 
     return call
@@ -83,17 +90,22 @@ class Broker:
     """One per gateway process."""
 
     def __init__(self, url: str, *, max_queued: int, retention_seconds: int) -> None:
-        retry = Retry(ExponentialBackoff(cap=0.2, base=0.05), 2)
+        backoff = ExponentialBackoff(cap=0.2, base=0.05)
         # Any: redis-py's stubs give every reply as bytes | str, whatever the client decodes.
         self._redis: Any = Redis.from_url(
             url,
-            retry=retry,
+            retry=Retry(backoff, 1),
             retry_on_error=[redis.exceptions.ConnectionError],
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
         )
         self._subscriber = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS)
-        self._blocking = redis.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS)
+        self._blocking = redis.Redis.from_url(
+            url,
+            retry=redis.retry.Retry(backoff, 1),
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+        )
         self._submit = self._redis.register_script(submit.SCRIPT)
         self._max_queued = max_queued
         self._retention = retention_seconds
@@ -146,12 +158,12 @@ class Broker:
             retention=self._retention,
             idempotency=idempotency,
         )
-        verdict, id = [part.decode() for part in await self._submit(keys=names, args=values)]
-        if verdict == "accepted":
-            return fresh, True
-        if verdict == "replayed":
-            return await self.get(id, owner=owner), False
-        raise await self._refusal(verdict, spec.checkpoint)
+        verdict, id, *ahead = await self._submit(keys=names, args=values)
+        if verdict == b"accepted":
+            return fresh.model_copy(update={"ahead": ahead[0]}) if ahead else fresh, True
+        if verdict == b"replayed":
+            return await self.get(id.decode(), owner=owner), False
+        raise await self._refusal(verdict.decode(), spec.checkpoint)
 
     async def _refusal(self, verdict: str, checkpoint: str) -> Exception:
         if verdict == "conflict":
@@ -192,39 +204,39 @@ class Broker:
 
     @translated
     async def page(
-        self, *, owner: str, limit: int, after: str | None, state: GenerationState | None
-    ) -> tuple[list[Generation], str | None]:
+        self, *, owner: str, limit: int, after: Cursor | None, state: GenerationState | None
+    ) -> tuple[list[Generation], Cursor | None]:
         """The owner's generations, newest first, and the cursor of the next page if there is one.
 
-        `after` is the last id of the page before. Ids whose record has expired are dropped.
+        `after` is the cursor of the page before; it stays good when what it points at is deleted.
+        Ids whose record has expired are dropped.
         """
         found: list[Generation] = []
         while len(found) <= limit:
-            ids = await self._ids_before(owner, after, count=max(limit, 50))
-            if not ids:
+            places = await self._places_after(owner, after, count=max(limit, 50))
+            if not places:
                 break
-            for id, raw in zip(ids, await self._records(ids), strict=True):
+            for (_, id), raw in zip(places, await self._records(places), strict=True):
                 if not raw or b"deleted_at" in raw:
                     await self._redis.zrem(keys.owned(owner), id)
                 elif state is None or raw[b"status"].decode() == state.value:
                     found.append(Generation.from_hash(raw))
-            after = ids[-1]
-        return found[:limit], found[limit - 1].id if len(found) > limit else None
+            after = places[-1]
+        last = found[limit - 1] if len(found) > limit else None
+        return found[:limit], (last.created_at, last.id) if last else None
 
-    async def _ids_before(self, owner: str, after: str | None, *, count: int) -> list[str]:
-        """Ids sort by time, so within equal scores the order of the set is that of the ids."""
-        start = 0
-        if after is not None:
-            rank = await self._redis.zrevrank(keys.owned(owner), after)
-            if rank is None:
-                return []
-            start = int(rank) + 1
-        ids = await self._redis.zrevrange(keys.owned(owner), start, start + count - 1)
-        return [id.decode() for id in ids]
+    async def _places_after(self, owner: str, after: Cursor | None, *, count: int) -> list[Cursor]:
+        """By time, then by id, as the sorted set itself orders them."""
+        top = "+inf" if after is None else repr(after[0])
+        entries = await self._redis.zrevrangebyscore(
+            keys.owned(owner), top, "-inf", start=0, num=count, withscores=True
+        )
+        places = [(float(score), id.decode()) for id, score in entries]
+        return places if after is None else [place for place in places if place < after]
 
-    async def _records(self, ids: list[str]) -> list[dict[bytes, bytes]]:
+    async def _records(self, places: list[Cursor]) -> list[dict[bytes, bytes]]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for id in ids:
+            for _, id in places:
                 pipe.hgetall(keys.generation(id))
             return list(await pipe.execute())
 
@@ -236,37 +248,44 @@ class Broker:
                 changed.clear()
                 generation = await self.get(id, owner=owner)
                 remaining = deadline - time.monotonic()
-                if generation.terminal or remaining <= 0:
+                if generation.terminal or remaining <= 0 or self.hub.released:
                     return generation
-                try:
-                    await asyncio.wait_for(changed.wait(), remaining)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    # `get` expires a queued generation whose deadline has passed.
+                    overdue = max(0.01, generation.deadline - time.time())
+                    await asyncio.wait_for(changed.wait(), min(remaining, overdue))
 
     async def events(
         self, id: str, *, after: str, idle_seconds: float
     ) -> AsyncIterator[Event | None]:
         """What happened since event `after` ("0" for all), then what happens, until `done`.
 
-        Yields None whenever nothing happened for `idle_seconds`.
+        Yields None whenever nothing happened for `idle_seconds`. Ends also where no `done` can
+        follow: it came before `after`, the generation is no longer there, or the process ends.
         """
         with self.hub.watch(id) as changed:
-            while True:
+            while not self.hub.released:
                 changed.clear()
-                for event in await self._events_after(id, after):
+                over, events = await self._events_after(id, after)
+                for event in events:
                     yield event
                     after = event.id
-                    if event.event == "done":
-                        return
+                if over:
+                    return
                 try:
                     await asyncio.wait_for(changed.wait(), idle_seconds)
                 except TimeoutError:
                     yield None
 
     @translated
-    async def _events_after(self, id: str, after: str) -> list[Event]:
-        entries = await self._redis.xrange(keys.events(id), min=f"({after}")
-        return [
+    async def _events_after(self, id: str, after: str) -> tuple[bool, list[Event]]:
+        """Whether these are the last, and they. The state is read first: once it is terminal,
+        `done` is among the events."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.generation(id), "status")
+            pipe.xrange(keys.events(id), min=f"({after}")
+            status, entries = await pipe.execute()
+        return status is None or status.decode() in TERMINAL, [
             Event(entry.decode(), fields[b"event"].decode(), json.loads(fields[b"data"]))
             for entry, fields in entries
         ]
@@ -285,22 +304,31 @@ class Broker:
             control.remove, self._blocking, generation, retention=self._retention
         )
 
-    @translated
     async def queue(self, checkpoint: str) -> QueueInfo:
         """How long the queue is, and who works on it."""
-        queue = Queue(checkpoint, connection=self._blocking)
-        started = StartedJobRegistry(checkpoint, connection=self._blocking)
+        return (await self.queues([checkpoint]))[0]
+
+    @translated
+    async def queues(self, checkpoints: Sequence[str]) -> list[QueueInfo]:
+        """The same of several checkpoints, at the price of one."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.llen(queue.key)
-            pipe.zcard(started.key)
-            pipe.smembers(keys.workers(checkpoint))
-            queued, running, names = await pipe.execute()
+            for name in checkpoints:
+                pipe.llen(Queue(name, connection=self._blocking).key)
+                pipe.zcard(StartedJobRegistry(name, connection=self._blocking).key)
+                pipe.smembers(keys.workers(name))
+            counted = await pipe.execute()
+        members = [sorted(names) for names in counted[2::3]]
         async with self._redis.pipeline(transaction=False) as pipe:
-            for name in sorted(names):
-                pipe.hgetall(keys.worker(name.decode()))
-            found = await pipe.execute() if names else []
-        workers = tuple(WorkerInfo.from_hash(raw) for raw in found if raw)
-        return QueueInfo(checkpoint, queued, running, workers)
+            for worker in chain.from_iterable(members):
+                pipe.hgetall(keys.worker(worker.decode()))
+            said = iter(await pipe.execute())
+        workers = [[raw for raw in islice(said, len(names)) if raw] for names in members]
+        return [
+            QueueInfo(name, queued, running, tuple(map(WorkerInfo.from_hash, here)))
+            for name, queued, running, here in zip(
+                checkpoints, counted[0::3], counted[1::3], workers, strict=True
+            )
+        ]
 
     @translated
     async def position(self, generation: Generation) -> int | None:

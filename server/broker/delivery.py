@@ -36,11 +36,10 @@ def started(pipe: Pipeline, id: str, *, at: float) -> None:
     announce(pipe, id, "state", {"status": running})
 
 
-def progressed(pipe: Pipeline, id: str, progress: Progress) -> None:
-    """Steps were taken."""
-    fields: Fields = {"steps_done": progress.steps_done, "steps_total": progress.steps_total}
-    pipe.hset(keys.generation(id), mapping=fields)
-    announce(pipe, id, "progress", progress.model_dump() | {"fraction": progress.fraction})
+def progress_event(progress: Progress) -> str:
+    """The data of a `progress` event. A lease's script writes it, together with its check that
+    the writer still holds the generation."""
+    return json.dumps(progress.model_dump() | {"fraction": progress.fraction})
 
 
 def requeued(pipe: Pipeline, id: str) -> None:

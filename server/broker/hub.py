@@ -25,6 +25,7 @@ class Hub:
         self._redis = redis
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
+        self.released = False
 
     async def start(self) -> None:
         """Subscribe in the background; needs no Redis yet."""
@@ -32,10 +33,15 @@ class Hub:
 
     async def stop(self) -> None:
         """Unsubscribe, and wake everyone a last time."""
+        self.release()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def release(self) -> None:
+        """Let go of everyone who waits, now and from now on: the process is about to end."""
+        self.released = True
         self._wake_all()
 
     @contextlib.contextmanager
@@ -45,6 +51,8 @@ class Hub:
         Look at the generation after entering, not before: what changes in between would be missed.
         """
         event = asyncio.Event()
+        if self.released:
+            event.set()
         self._waiters[id].add(event)
         try:
             yield event

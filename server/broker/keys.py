@@ -5,6 +5,12 @@ from __future__ import annotations
 CHANGES = "darkroom:changes"
 """Pub/sub channel: `<generation id> <event type>`, sent in the transaction that made the change."""
 
+HOLDER = "darkroom_execution"
+"""Field of RQ's job hash: the fencing token, the execution that last claimed the job."""
+
+DEATHS = "darkroom_deaths"
+"""Field of RQ's job hash: in how many deaths of workers the job was in flight."""
+
 
 def generation(id: str) -> str:
     """Hash: the record. It has no TTL until the generation is terminal."""

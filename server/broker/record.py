@@ -41,6 +41,8 @@ class Generation(Frozen):
     metrics: Metrics | None = None
     error: Failure | None = None
     cancel_requested: bool = False
+    ahead: int | None = None
+    """How many were before it in the queue when it was accepted. Not kept."""
 
     @property
     def terminal(self) -> bool:

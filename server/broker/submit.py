@@ -48,8 +48,7 @@ if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[8], 'id', ARGV[1], 'fingerprint', ARGV[6])
   redis.call('EXPIRE', KEYS[8], ARGV[5])
 end
-redis.call('RPUSH', KEYS[3], ARGV[1])
-return {'accepted', ARGV[1]}
+return {'accepted', ARGV[1], redis.call('RPUSH', KEYS[3], ARGV[1]) - 1}
 """
 
 

@@ -51,6 +51,9 @@ class Studio(Protocol):
     """Where claims are drawn. All methods may be called from any thread and return at once,
     but for `admit`, which encodes the prompts first."""
 
+    def start(self, finish: Finish) -> None:
+        """Begin; `finish` is called on the studio's own threads and may block on Redis."""
+
     def room(self) -> int:
         """Images that can be admitted now; a claim of more is admitted when it is empty."""
 
@@ -65,6 +68,9 @@ class Studio(Protocol):
 
     def progress(self) -> Mapping[str, Progress]:
         """Where each claim in flight stands, by generation id."""
+
+    def pace(self) -> float:
+        """Seconds of device time one generation has cost lately; 0 before the first."""
 
     def step_age(self) -> float:
         """Seconds the device call in progress has taken so far; 0 when none is."""

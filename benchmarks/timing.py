@@ -1,0 +1,57 @@
+"""Alternating runs and medians: on a busy machine only ratios from one run can be trusted."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the report: what was measured, the bar it is held to, and whether it is met."""
+
+    name: str
+    value: float
+    unit: str
+    bar: str
+    met: bool
+    detail: str = ""
+
+    def __str__(self) -> str:
+        verdict = "met" if self.met else "MISSED"
+        line = f"{self.name:<58} {self.value:>9.3g} {self.unit:<3} {self.bar:>22}  {verdict}"
+        return f"{line}\n    {self.detail}" if self.detail else line
+
+
+def at_most(name: str, value: float, bar: float, unit: str = "x", detail: str = "") -> Figure:
+    """Lower is better."""
+    return Figure(name, value, unit, f"at most {bar:g} {unit}", value <= bar, detail)
+
+
+def at_least(name: str, value: float, bar: float, unit: str = "x", detail: str = "") -> Figure:
+    """Higher is better."""
+    return Figure(name, value, unit, f"at least {bar:g} {unit}", value >= bar, detail)
+
+
+def alternate(
+    contestants: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, after one round that is not counted.
+
+    Everybody runs once per round, in turn, so that a slow minute of the machine hits all alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def median_ratio(over: list[float], under: list[float]) -> float:
+    """The median of the ratios round by round."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))

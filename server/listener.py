@@ -1,0 +1,58 @@
+"""The door of the gateway: who may come in without a key, and the socket it listens on."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from server.config import Settings
+from server.errors import DarkroomError
+
+BACKLOG = 2048
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Without API keys, only this machine may come in, unless the operator insists.
+
+    Raises:
+        DarkroomError: the host is not a loopback address.
+    """
+    if settings.insecure_no_auth or is_loopback(settings.host):
+        return
+    raise DarkroomError(
+        f"{settings.host} can be reached from other machines and Darkroom has no keys yet, so "
+        "anyone could use it; listen on 127.0.0.1 behind a proxy that checks who comes, "
+        "or say --insecure-no-auth"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        DarkroomError: the port is in use or the address is not ours; says so.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DarkroomError(
+            f"cannot listen on {host}:{port}: {reason}; choose another port with --port"
+        ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """What to type on this machine to reach it."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,205 @@
+"""Continuous batching, step by step. Knows tickets and steps; not torch, Redis or HTTP.
+
+One turn is `choose → advance → release`. Tickets join and leave between two turns. A failure stays
+as small as it is: a ticket's own sampler fails the ticket; a failing UNet or autoencoder call is
+tried again on halves of its batch until the ticket at fault is alone. Only `DeviceLost` passes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from server.errors import DeadlineExceeded, OutOfMemory
+from server.workers.denoiser import Denoiser, Picture, State
+from server.workers.planner import Candidate, choose
+
+log = logging.getLogger("darkroom.engine")
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One image of a stage in the engine. Times are seconds of the engine's clock."""
+
+    id: str
+    index: int
+    state: State
+    priority: int
+    deadline: float
+    admitted_at: float = 0.0
+    stepped_at: float = 0.0
+    steps_done: int = 0
+    batch_rows: int = 0
+    """Rows of all the UNet calls it took part in, added up."""
+    denoise_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether only decoding is left."""
+        return self.steps_done >= self.state.steps_total
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What left the engine: a picture or the error that ended its ticket."""
+
+    ticket: Ticket
+    picture: Picture | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The facts of one turn."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    decode_seconds: float = 0.0
+    outcomes: Sequence[Outcome] = ()
+
+
+@dataclass(slots=True)
+class Engine:
+    """All tickets in flight on one device. Not thread-safe: one thread owns it."""
+
+    denoiser: Denoiser
+    max_step_pixels: int
+    max_decode_pixels: int = 4 * 2**20
+    clock: Callable[[], float] = time.monotonic
+    _tickets: list[Ticket] = field(default_factory=list)
+    _step_seconds: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to step."""
+        return bool(self._tickets)
+
+    def admit(self, ticket: Ticket) -> None:
+        """It takes part from the next step on."""
+        ticket.admitted_at = ticket.stepped_at = self.clock()
+        self._tickets.append(ticket)
+
+    def drop(self, id: str) -> None:
+        """Let go of all tickets of this generation; they have no outcome."""
+        self._tickets = [t for t in self._tickets if t.id != id]
+
+    def step(self) -> Step:
+        """One UNet call for one bucket; says who took part and who left."""
+        late = self._leave(t for t in self._tickets if self.clock() >= t.deadline)
+        if not self._tickets:
+            return Step(outcomes=late)
+        began = self.clock()
+        chosen = self._choose(began)
+        failed = self._advance(chosen)
+        seconds = self._charge(chosen, began)
+        drawn = self._release()
+        return Step(
+            rows=sum(t.state.rows for t in chosen),
+            seconds=seconds,
+            decode_seconds=sum(o.ticket.decode_seconds for o in drawn),
+            outcomes=[*late, *failed, *drawn],
+        )
+
+    def _choose(self, now: float) -> list[Ticket]:
+        candidates = [
+            Candidate(
+                bucket=t.state.bucket,
+                rows=t.state.rows,
+                pixels=t.state.pixels,
+                age=now - t.admitted_at,
+                waited=now - t.stepped_at,
+                priority=t.priority,
+                slack=t.deadline - now - (t.state.steps_total - t.steps_done) * self._step_seconds,
+            )
+            for t in self._tickets
+        ]
+        return [self._tickets[i] for i in choose(candidates, self.max_step_pixels)]
+
+    def _advance(self, chosen: list[Ticket]) -> list[Outcome]:
+        failed = []
+        for ticket, prediction, error in self._halving(self.denoiser.predict, chosen):
+            if error is None:
+                error = self._take_step(ticket, prediction)
+            if error is not None:
+                failed.append(Outcome(ticket, error=error))
+        self._forget(o.ticket for o in failed)
+        return failed
+
+    def _take_step(self, ticket: Ticket, prediction: Any) -> Exception | None:
+        try:
+            self.denoiser.advance(ticket.state, prediction)
+        except Exception as error:  # one ticket's sampler fails one ticket
+            log.exception("a sampler step failed", extra={"generation": ticket.id})
+            return error
+        ticket.steps_done += 1
+        return None
+
+    def _charge(self, chosen: list[Ticket], began: float) -> float:
+        now = self.clock()
+        rows = sum(t.state.rows for t in chosen)
+        for ticket in chosen:
+            ticket.stepped_at = now
+            ticket.batch_rows += rows
+            ticket.denoise_seconds += now - began
+        self._step_seconds = max(now - began, 0.9 * self._step_seconds)
+        return now - began
+
+    def _release(self) -> list[Outcome]:
+        """Decode what is finished, in batches of one shape and of bounded size."""
+        by_bucket = defaultdict(list)
+        for ticket in self._tickets:
+            if ticket.finished:
+                by_bucket[ticket.state.bucket].append(ticket)
+        drawn = []
+        for tickets in by_bucket.values():
+            size = max(1, self.max_decode_pixels // tickets[0].state.pixels)
+            for first in range(0, len(tickets), size):
+                drawn += self._decode(tickets[first : first + size])
+        self._forget(o.ticket for o in drawn)
+        return drawn
+
+    def _decode(self, tickets: list[Ticket]) -> list[Outcome]:
+        began = self.clock()
+        decoded = self._halving(self.denoiser.decode, tickets)
+        for ticket in tickets:
+            ticket.decode_seconds = (self.clock() - began) / len(tickets)
+        return [Outcome(ticket, picture, error) for ticket, picture, error in decoded]
+
+    def _halving(
+        self, call: Callable[[Sequence[Any]], Sequence[T]], tickets: list[Ticket]
+    ) -> list[tuple[Ticket, T | None, Exception | None]]:
+        """The device call for all, or on halves until those that fail are alone."""
+        try:
+            results = call([t.state for t in tickets])
+            return [(t, result, None) for t, result in zip(tickets, results, strict=True)]
+        except Exception as error:  # the batch shares the call, not the fault
+            if isinstance(error, OutOfMemory):
+                self._lower_cap(tickets)
+            if len(tickets) == 1:
+                log.exception("a device call failed", extra={"generation": tickets[0].id})
+                return [(tickets[0], None, error)]
+            middle = len(tickets) // 2
+            return self._halving(call, tickets[:middle]) + self._halving(call, tickets[middle:])
+
+    def _lower_cap(self, tickets: list[Ticket]) -> None:
+        tried = sum(t.state.rows * t.state.pixels for t in tickets)
+        self.max_step_pixels = min(self.max_step_pixels, max(1, tried // 2))
+        log.warning("out of memory; a step now takes %d pixels at most", self.max_step_pixels)
+
+    def _leave(self, late: Iterable[Ticket]) -> list[Outcome]:
+        message = "its deadline passed while it was being drawn"
+        outcomes = [Outcome(t, error=DeadlineExceeded(message)) for t in late]
+        self._forget(o.ticket for o in outcomes)
+        return outcomes
+
+    def _forget(self, tickets: Iterable[Ticket]) -> None:
+        gone = set(map(id, tickets))
+        if gone:
+            self._tickets = [t for t in self._tickets if id(t) not in gone]

@@ -1,0 +1,53 @@
+"""One worker process: the only place that knows both the models and the engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from server import __version__
+from server.catalog import Card
+from server.config import Settings
+from server.metrics import WorkerMetrics
+from server.models.loading import load
+from server.storage import open_store
+from server.workers.engine import Engine
+from server.workers.studio import EngineStudio
+from server.workers.warmup import measure_cap
+from server.workers.worker import BatchWorker
+
+log = logging.getLogger("darkroom.worker")
+
+
+def run_worker(settings: Settings, card: Card) -> None:
+    """Load the checkpoint, warm up, then serve its queue until a signal says stop.
+
+    Raises:
+        CheckpointError: it cannot be loaded; says which part.
+    """
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, "127.0.0.1", registry)
+    denoiser = load(card, settings.device, settings.dtype, _say)
+    cap = settings.max_step_pixels or measure_cap(denoiser, card, 2 * settings.capacity)
+    log.info("a step takes %d pixels at most", cap)
+    studio = EngineStudio(
+        Engine(denoiser, max_step_pixels=cap),
+        open_store(settings.storage, settings.data_dir),
+        capacity=settings.capacity,
+        worker=name,
+        version=__version__,
+        metrics=metrics,
+        peak_memory_bytes=denoiser.peak_memory_bytes,
+    )
+    BatchWorker(settings, card.name, studio, name=name, device=str(denoiser.device)).work()
+
+
+def _say(part: str, done: int, total: int) -> None:
+    log.info("loading %s, %.1f of %.1f MB", part, done / 1e6, total / 1e6)

@@ -1,0 +1,90 @@
+"""A denoiser that draws without a model, for tests and for loads on the control plane.
+
+It keeps the engine's contract in full: pictures depend on the spec alone, a step takes the time it
+is told to. Nothing here knows torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.spec import TextToImage, Warn
+
+
+@dataclass(slots=True)
+class SimulatedState:
+    """A ticket whose only tensor is its seed."""
+
+    spec: TextToImage
+    seed: int
+    steps_done: int = 0
+
+    @property
+    def bucket(self) -> Hashable:
+        """Pictures of one size share a step."""
+        return self.spec.width, self.spec.height
+
+    @property
+    def rows(self) -> int:
+        """Two with guidance."""
+        return 2 if self.spec.guided else 1
+
+    @property
+    def pixels(self) -> int:
+        """Of the picture."""
+        return self.spec.width * self.spec.height
+
+    @property
+    def steps_total(self) -> int:
+        """One call for each step."""
+        return self.spec.num_inference_steps
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """There is nothing to warn of."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlatPicture:
+    """One colour, drawn from the seed."""
+
+    width: int
+    height: int
+    seed: int
+
+    def array(self) -> NDArray[np.uint8]:
+        """Shape (height, width, 3)."""
+        colour = np.random.default_rng(self.seed).integers(0, 256, 3, dtype=np.uint8)
+        return np.broadcast_to(colour, (self.height, self.width, 3)).copy()
+
+
+@dataclass(slots=True)
+class SimulatedDenoiser:
+    """`step_seconds` gives the seconds of a UNet call by its rows."""
+
+    step_seconds: Callable[[int], float] = lambda rows: 0.0
+
+    def prepare(self, spec: TextToImage, index: int) -> SimulatedState:
+        """Nothing to encode."""
+        return SimulatedState(spec, spec.seed + index)
+
+    def predict(self, states: Sequence[SimulatedState]) -> Sequence[int]:
+        """Takes its time."""
+        time.sleep(self.step_seconds(sum(s.rows for s in states)))
+        return [s.seed for s in states]
+
+    def advance(self, state: SimulatedState, prediction: int) -> None:
+        """One step further."""
+        if prediction != state.seed:
+            raise AssertionError("a ticket was given its neighbour's prediction")
+        state.steps_done += 1
+
+    def decode(self, states: Sequence[SimulatedState]) -> Sequence[FlatPicture]:
+        """A picture of the state's seed."""
+        return [FlatPicture(s.spec.width, s.spec.height, s.seed) for s in states]

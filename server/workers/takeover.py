@@ -1,0 +1,128 @@
+"""Rescue: what dead workers held goes back to the queue, whoever notices first.
+
+Every worker of a queue looks twice a second. It does not matter if a look is wrong or late: the
+ledger's transactions decide, and an owner that was robbed by mistake finds its token gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from rq import Queue, worker_registration
+from rq.registry import FailedJobRegistry, FinishedJobRegistry
+
+from server.broker import keys
+from server.workers.ledger import Ledger, Rescue
+
+log = logging.getLogger("darkroom.worker")
+
+TRIM_SECONDS = 60.0
+
+
+class Observer(Protocol):
+    """Told what happens to claims, for metrics. Calls come from several threads."""
+
+    def claimed(self) -> None:
+        """A generation was claimed."""
+
+    def finished(self, state: str) -> None:
+        """A generation ended here, in this terminal state."""
+
+    def lost(self) -> None:
+        """A claim turned out to belong to somebody else."""
+
+    def taken_over(self) -> None:
+        """A generation of a dead worker was put back in the queue."""
+
+    def quarantined(self) -> None:
+        """A generation was failed because workers keep dying with it."""
+
+
+class Takeover:
+    """One worker's look at the others. `mine` names the executions it holds itself."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        redis: Any,
+        *,
+        lease_seconds: float,
+        mine: Callable[[], Collection[str]],
+        observer: Observer,
+    ) -> None:
+        self._ledger = ledger
+        self._redis = redis
+        self._lease_seconds = lease_seconds
+        self._mine = mine
+        self._observer = observer
+        self._run_id = ""
+        self._reached = time.monotonic()
+        self._patient_until = 0.0
+        self._first_seen: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Rescue what is due now.
+
+        Raises:
+            RedisError: part of the look did not happen; look again.
+        """
+        self._notice_outage()
+        self._restore_stranded()
+        if time.monotonic() >= self._patient_until:
+            self._rescue_unleased()
+
+    def _notice_outage(self) -> None:
+        """After an outage owners get two leases of time to renew. A passing error is no outage:
+        leases outlive a gap this short, and rescue must not starve on a bad network."""
+        server = self._redis.info("server")
+        now = time.monotonic()
+        restarted = server["run_id"] != self._run_id
+        known = bool(self._run_id)
+        just_up = server["uptime_in_seconds"] < 2 * self._lease_seconds
+        away = now - self._reached > 0.75 * self._lease_seconds
+        if away or (restarted and (known or just_up)):
+            self._patient_until = now + 2 * self._lease_seconds
+        self._run_id, self._reached = server["run_id"], now
+
+    def _restore_stranded(self) -> None:
+        """Ids pass through the intermediate list in a millisecond; one that stays was left."""
+        now = time.monotonic()
+        stranded = self._ledger.stranded()
+        self._first_seen = {id: self._first_seen.get(id, now) for id in stranded}
+        for id, since in self._first_seen.items():
+            if now - since >= self._lease_seconds and self._ledger.restore(id):
+                log.warning("restored to the queue: a claim never finished", extra=_about(id))
+                self._observer.taken_over()
+
+    def _rescue_unleased(self) -> None:
+        for id, execution in self._ledger.unleased():
+            if execution not in self._mine():
+                self._report(id, self._ledger.rescue(id, execution))
+
+    def _report(self, id: str, rescue: Rescue) -> None:
+        if rescue is Rescue.REQUEUED:
+            log.warning("taken over: its worker died or went silent", extra=_about(id))
+            self._observer.taken_over()
+        elif rescue is Rescue.QUARANTINED:
+            log.error("quarantined: workers keep dying with it", extra=_about(id))
+            self._observer.quarantined()
+            self._observer.finished("failed")
+
+
+def trim(queue: Queue, redis: Any) -> None:
+    """Forget what has expired from RQ's lists and ours. RQ's own cleanup would also fail jobs that
+    only changed workers, and never trims canceled ones."""
+    FinishedJobRegistry(queue=queue).cleanup()
+    FailedJobRegistry(queue=queue).cleanup()
+    redis.zremrangebyscore(keys.canceled(queue.name), 0, time.time())
+    worker_registration.clean_worker_registry(queue)
+    for name in redis.smembers(keys.workers(queue.name)):
+        if not redis.exists(keys.worker(name.decode())):
+            redis.srem(keys.workers(queue.name), name)
+
+
+def _about(id: str) -> dict[str, str]:
+    return {"generation": id}

@@ -1,0 +1,76 @@
+"""What a worker measures before it says it is ready: step time against rows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from server.catalog import Card
+from server.spec import MAX_SEED, TextToImage
+from server.workers.denoiser import Denoiser
+from server.workers.planner import worthwhile_rows
+
+log = logging.getLogger("darkroom.warmup")
+
+BUDGET_SECONDS = 20.0
+REPEATS = 3
+
+
+def measure_cap(
+    denoiser: Denoiser, card: Card, max_rows: int, clock: Callable[[], float] = time.perf_counter
+) -> int:
+    """Rows times pixels past which a step of the checkpoint's native size gains nothing.
+
+    Doubles the rows from one guided ticket up to `max_rows`, and stops early when the next count
+    would pass the time budget. Ends with one decode, so that it too is warm.
+    """
+    spec = _native(card)
+    states = [denoiser.prepare(spec, index) for index in range(max(1, max_rows // 2))]
+    curve: list[tuple[int, float]] = []
+    began, tickets = clock(), 1
+    while tickets <= len(states):
+        seconds = _best_of(denoiser, states[:tickets], clock)
+        curve.append((2 * tickets, seconds))
+        log.info("a step of %d rows takes %.1f ms", 2 * tickets, 1000 * seconds)
+        if clock() - began + 2 * REPEATS * seconds > BUDGET_SECONDS:
+            break
+        tickets *= 2
+    for picture in denoiser.decode(states[:1]):
+        picture.array()
+    return worthwhile_rows(curve) * spec.width * spec.height
+
+
+def _best_of(denoiser: Denoiser, states: Sequence[object], clock: Callable[[], float]) -> float:
+    """The least of a few calls after one that is not counted."""
+    denoiser.predict(states)
+    times = []
+    for _ in range(REPEATS):
+        began = clock()
+        denoiser.predict(states)
+        times.append(clock() - began)
+    return min(times)
+
+
+def _native(card: Card) -> TextToImage:
+    """The card's defaults at its native size, guided."""
+    defaults = card.defaults
+    return TextToImage(
+        checkpoint=card.name,
+        prompt="",
+        negative_prompt=defaults.negative_prompt,
+        width=card.native_size,
+        height=card.native_size,
+        num_images=1,
+        num_inference_steps=defaults.num_inference_steps,
+        guidance_scale=max(2.0, defaults.guidance_scale),
+        guidance_rescale=0.0,
+        eta=0.0,
+        sampler=defaults.sampler,
+        sigmas=defaults.sigmas,
+        seed=MAX_SEED - 1024,
+        clip_skip=defaults.clip_skip,
+        output_format=defaults.output_format,
+        priority=0,
+        deadline_seconds=defaults.deadline_seconds,
+    )

@@ -1,0 +1,58 @@
+import pytest
+
+from server.catalog import load_catalog
+from server.errors import CheckpointError, UnknownCheckpoint
+from server.spec import Sampler
+
+
+@pytest.fixture
+def own(tmp_path):
+    def write(text):
+        path = tmp_path / "own.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_shipped_cards_are_there():
+    catalog = load_catalog()
+    assert next(iter(catalog)) == "demo"
+    assert {"sd-v1-1", "sd-v1-5", "sd-v2-base", "sd-v2-1"} <= set(catalog)
+    assert catalog["sd-v2-1"].prediction_type == "v_prediction"
+
+
+def test_an_operators_card_extends_a_shipped_one_field_by_field(own):
+    card = load_catalog(
+        own(
+            '[checkpoints.mine]\nextends = "sd-v1-5"\nsource = "/models/mine"\n'
+            "defaults = { guidance_scale = 3.0 }\n"
+        )
+    )["mine"]
+    assert card.source == "/models/mine"
+    assert card.native_size == 512
+    assert card.defaults.guidance_scale == 3.0
+    assert card.defaults.sampler is Sampler.PNDM
+
+
+def test_an_unknown_checkpoint_is_answered_with_those_there_are():
+    with pytest.raises(UnknownCheckpoint, match="it has: demo, ") as caught:
+        load_catalog()["nope"]
+    assert caught.value.field == "checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not toml", "cannot read the catalog"),
+        ("checkpoints = 3", "every card is a table"),
+        ('[checkpoints.a]\nextends = "b"', "extends 'b', which has no card"),
+        ('[checkpoints.a]\nextends = "a"', "extend each other: a → a"),
+        ('[checkpoints.a]\nextends = "demo"\ncolour = 1', "colour"),
+        ('[checkpoints.a]\nextends = "demo"\nnative_size = -1', "native_size"),
+        ('[checkpoints."../a"]\nextends = "demo"', "name"),
+    ],
+)
+def test_a_wrong_card_is_refused_in_words(own, text, message):
+    with pytest.raises(CheckpointError, match=message):
+        load_catalog(own(text))

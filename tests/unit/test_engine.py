@@ -1,0 +1,190 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from server.errors import DeadlineExceeded, DeviceLost, OutOfMemory
+from server.workers.engine import Engine, Ticket
+from server.workers.simulated import SimulatedDenoiser
+from tests.builders import a_spec
+
+FAR = 1e12
+
+
+@dataclass
+class CountingDenoiser(SimulatedDenoiser):
+    """Notes the seeds of each UNet call, and fails where it is told to."""
+
+    calls: list[list[int]] = field(default_factory=list)
+    poison: int | None = None
+    max_rows: int = 10**6
+    error: BaseException = field(default_factory=lambda: RuntimeError("no"))
+
+    def predict(self, states):
+        self.calls.append([s.seed for s in states])
+        if sum(s.rows for s in states) > self.max_rows:
+            raise OutOfMemory("too many rows")
+        if self.poison in self.calls[-1]:
+            raise self.error
+        return super().predict(states)
+
+
+def a_ticket(denoiser, seed=1, deadline=FAR, priority=0, **changes):
+    state = denoiser.prepare(a_spec(seed=seed, **changes), 0)
+    return Ticket(f"gen_{seed}", 0, state, priority, deadline)
+
+
+def an_engine(denoiser, cap=10**9, **more):
+    return Engine(denoiser, max_step_pixels=cap, **more)
+
+
+def run(engine):
+    outcomes = []
+    while engine.busy:
+        outcomes += engine.step().outcomes
+    return {o.ticket.state.seed: o for o in outcomes}
+
+
+def test_a_late_arrival_joins_between_two_steps_and_each_leaves_when_done():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1, num_inference_steps=3))
+    engine.step()
+    engine.admit(a_ticket(denoiser, 2, num_inference_steps=3))
+    outcomes = run(engine)
+    assert denoiser.calls == [[1], [1, 2], [1, 2], [2]]
+    assert all(o.picture is not None for o in outcomes.values())
+
+
+def test_different_samplers_steps_guidance_and_seeds_share_a_call():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1, sampler="ddim", guidance_scale=1.0))
+    engine.admit(a_ticket(denoiser, 2, sampler="euler_a", num_inference_steps=9))
+    assert engine.step().rows == 3
+
+
+def test_pictures_of_another_size_take_turns_instead():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1))
+    engine.admit(a_ticket(denoiser, 2, width=256))
+    run(engine)
+    assert all(len(call) == 1 for call in denoiser.calls)
+
+
+def test_a_failing_call_is_halved_until_the_ticket_at_fault_is_alone():
+    denoiser = CountingDenoiser(poison=3)
+    engine = an_engine(denoiser)
+    for seed in range(8):
+        engine.admit(a_ticket(denoiser, seed))
+    outcomes = run(engine)
+    assert isinstance(outcomes[3].error, RuntimeError)
+    assert [s for s, o in outcomes.items() if o.picture is None] == [3]
+    assert [3] in denoiser.calls
+
+
+def test_a_failing_sampler_fails_its_ticket_alone(monkeypatch):
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    for seed in (1, 2):
+        engine.admit(a_ticket(denoiser, seed))
+    advance = SimulatedDenoiser.advance
+
+    def refuse_two(self, state, prediction):
+        if state.seed == 2:
+            raise ValueError("sampler")
+        advance(self, state, prediction)
+
+    monkeypatch.setattr(CountingDenoiser, "advance", refuse_two)
+    outcomes = run(engine)
+    assert isinstance(outcomes[2].error, ValueError)
+    assert outcomes[1].picture is not None
+
+
+def test_a_failing_decode_fails_its_ticket_alone(monkeypatch):
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    for seed in (1, 2, 3):
+        engine.admit(a_ticket(denoiser, seed))
+    decode = SimulatedDenoiser.decode
+
+    def refuse_two(self, states):
+        if any(s.seed == 2 for s in states):
+            raise ValueError("decoder")
+        return decode(self, states)
+
+    monkeypatch.setattr(CountingDenoiser, "decode", refuse_two)
+    outcomes = run(engine)
+    assert [s for s, o in outcomes.items() if o.error] == [2]
+
+
+def test_out_of_memory_lowers_the_cap_and_loses_nothing():
+    denoiser = CountingDenoiser(max_rows=4)
+    engine = an_engine(denoiser)
+    for seed in range(8):
+        engine.admit(a_ticket(denoiser, seed))
+    outcomes = run(engine)
+    assert all(o.picture is not None for o in outcomes.values())
+    assert engine.max_step_pixels <= 4 * 128 * 128
+    assert max(map(len, denoiser.calls[-8:])) <= 2
+
+
+def test_a_picture_that_does_not_even_fit_alone_fails_in_words():
+    denoiser = CountingDenoiser(max_rows=1)
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1))
+    assert isinstance(run(engine)[1].error, OutOfMemory)
+
+
+def test_a_lost_device_is_nobodys_fault_and_passes_through():
+    denoiser = CountingDenoiser(poison=1, error=DeviceLost("gone"))
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1))
+    engine.admit(a_ticket(denoiser, 2))
+    with pytest.raises(DeviceLost):
+        engine.step()
+
+
+def test_a_passed_deadline_ends_a_ticket_between_two_steps():
+    now = 0.0
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser, clock=lambda: now)
+    engine.admit(a_ticket(denoiser, 1, deadline=5.0))
+    engine.admit(a_ticket(denoiser, 2))
+    engine.step()
+    now = 6.0
+    outcomes = {o.ticket.state.seed: o.error for o in engine.step().outcomes}
+    assert isinstance(outcomes[1], DeadlineExceeded)
+    assert denoiser.calls[-1] == [2]
+
+
+def test_a_dropped_generation_leaves_without_an_outcome():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1))
+    engine.drop("gen_1")
+    assert not engine.busy
+    assert engine.step().outcomes == []
+
+
+def test_decoding_is_bounded_in_size():
+    sizes = []
+    denoiser = CountingDenoiser()
+    decode = denoiser.decode
+    denoiser.decode = lambda states: sizes.append(len(states)) or decode(states)
+    engine = an_engine(denoiser, max_decode_pixels=3 * 128 * 128)
+    for seed in range(8):
+        engine.admit(a_ticket(denoiser, seed))
+    run(engine)
+    assert sizes == [3, 3, 2]
+
+
+def test_a_ticket_knows_how_full_its_steps_were():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    first = a_ticket(denoiser, 1, num_inference_steps=2)
+    engine.admit(first)
+    engine.step()
+    engine.admit(a_ticket(denoiser, 2))
+    run(engine)
+    assert first.batch_rows / first.steps_done == 3

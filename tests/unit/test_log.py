@@ -1,0 +1,43 @@
+import io
+import json
+import logging
+
+import pytest
+
+from server import log
+
+
+@pytest.fixture
+def root():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:], root.level = handlers, level
+
+
+def test_a_json_line_is_one_event_with_the_generation_id(root):
+    out = io.StringIO()
+    log.configure("json", "info", out)
+    logging.getLogger("darkroom.test").info("two\nlines", extra={"generation": "gen_1"})
+    [line] = out.getvalue().splitlines()
+    entry = json.loads(line)
+    assert entry["message"] == "two\nlines"
+    assert entry["generation"] == "gen_1"
+
+
+def test_nobodys_input_can_forge_a_console_line(root):
+    out = io.StringIO()
+    log.configure("console", "info", out)
+    logging.getLogger("darkroom.test").info("x\n00:00:00 ERROR forged\x1b[31m")
+    assert len(out.getvalue().splitlines()) == 1
+    assert "\x1b" not in out.getvalue()
+
+
+def test_a_traceback_is_kept(root):
+    out = io.StringIO()
+    log.configure("console", "info", out)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logging.getLogger("darkroom.test").exception("it failed")
+    assert "ValueError: why" in out.getvalue()

@@ -1,0 +1,37 @@
+import asyncio
+
+import pytest
+
+from server.errors import NotFound, Unavailable
+from server.storage import open_store
+
+
+@pytest.fixture(params=["folder", "file url", "memory"])
+def store(request, tmp_path):
+    location = {
+        "folder": "",
+        "file url": (tmp_path / "by-url").as_uri(),
+        "memory": "memory://",
+    }[request.param]
+    (tmp_path / "by-url").mkdir()
+    return open_store(location, tmp_path)
+
+
+def test_what_is_put_is_what_is_got(store):
+    store.put("gen_1/0-e.png", b"picture")
+    assert asyncio.run(store.get("gen_1/0-e.png")) == b"picture"
+
+
+def test_what_is_deleted_is_gone_and_deleting_twice_is_fine(store):
+    store.put("gen_1/0-e.png", b"picture")
+    asyncio.run(store.delete("gen_1/0-e.png", "gen_1/none.png"))
+    asyncio.run(store.delete("gen_1/0-e.png"))
+    with pytest.raises(NotFound):
+        asyncio.run(store.get("gen_1/0-e.png"))
+
+
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
+    store = open_store("", tmp_path)
+    (tmp_path / "images" / "gen_1").write_text("a file where a folder must be")
+    with pytest.raises(Unavailable, match="refused"):
+        store.put("gen_1/0-e.png", b"picture")

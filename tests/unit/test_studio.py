@@ -1,0 +1,198 @@
+import threading
+from queue import Queue
+
+import pytest
+from obstore.store import MemoryStore
+from prometheus_client import CollectorRegistry
+
+from server.errors import DeviceLost, NotFinite
+from server.metrics import WorkerMetrics
+from server.spec import GenerationState, Progress
+from server.storage import ObjectImageStore
+from server.workers.engine import Engine
+from server.workers.simulated import FlatPicture, SimulatedDenoiser
+from server.workers.stage import Drawn, Ended
+from server.workers.studio import EngineStudio
+from tests.builders import a_claim
+
+SECONDS = 10
+
+
+class GatedDenoiser(SimulatedDenoiser):
+    """Each UNet call waits until the test lets it pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+        self.stepping = threading.Semaphore(0)
+
+    def predict(self, states):
+        self.stepping.release()
+        assert self.gate.acquire(timeout=SECONDS)
+        return super().predict(states)
+
+    def open(self):
+        self.gate.release(10**6)
+
+
+@pytest.fixture
+def studio():
+    made = []
+
+    def make(denoiser=None, capacity=4):
+        studio = EngineStudio(
+            Engine(denoiser or SimulatedDenoiser(), max_step_pixels=10**9),
+            ObjectImageStore(MemoryStore()),
+            capacity=capacity,
+            worker="w",
+            version="1",
+            metrics=WorkerMetrics(CollectorRegistry()),
+            peak_memory_bytes=lambda: 42,
+        )
+        results = Queue()
+        studio.start(lambda claim, result: results.put((claim.id, result)))
+        studio.results = results
+        made.append(studio)
+        return studio
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_claim_comes_back_drawn_with_what_it_cost(studio):
+    studio = studio()
+    studio.admit(a_claim("a", num_images=3))
+    id, result = studio.results.get(timeout=SECONDS)
+    assert id == "a"
+    assert isinstance(result, Drawn)
+    assert [i.seed for i in result.images] == [1, 2, 3]
+    assert result.metrics.steps == 12
+    assert result.metrics.mean_batch_rows == 6
+    assert result.metrics.peak_memory_bytes == 42
+    assert studio.room() == 4
+    assert studio.progress() == {}
+
+
+def test_progress_and_room_follow_the_steps(studio):
+    denoiser = GatedDenoiser()
+    studio = studio(denoiser)
+    studio.admit(a_claim("a", num_images=2))
+    assert denoiser.stepping.acquire(timeout=SECONDS)
+    assert studio.room() == 2
+    assert studio.progress() == {"a": Progress(steps_done=0, steps_total=8)}
+    denoiser.gate.release()
+    assert denoiser.stepping.acquire(timeout=SECONDS)
+    assert studio.progress() == {"a": Progress(steps_done=2, steps_total=8)}
+    assert studio.step_age() > 0
+    denoiser.open()
+    studio.results.get(timeout=SECONDS)
+
+
+def test_a_canceled_claim_ends_between_two_steps_and_its_neighbour_goes_on(studio):
+    denoiser = GatedDenoiser()
+    studio = studio(denoiser)
+    studio.admit(a_claim("a"))
+    studio.admit(a_claim("b"))
+    studio.cancel("a")
+    denoiser.open()
+    results = dict(studio.results.get(timeout=SECONDS) for _ in range(2))
+    assert results["a"] == Ended(GenerationState.CANCELED)
+    assert isinstance(results["b"], Drawn)
+
+
+def test_an_abandoned_claim_ends_in_silence(studio):
+    denoiser = GatedDenoiser()
+    studio = studio(denoiser)
+    studio.admit(a_claim("a"))
+    studio.admit(a_claim("b"))
+    studio.abandon("a")
+    denoiser.open()
+    assert studio.results.get(timeout=SECONDS)[0] == "b"
+    assert studio.results.empty()
+    assert studio.room() == 4
+
+
+def test_canceling_what_is_not_there_does_nothing(studio):
+    studio = studio()
+    studio.cancel("nobody")
+    studio.admit(a_claim("a"))
+    assert studio.results.get(timeout=SECONDS)[0] == "a"
+
+
+def test_a_claim_past_its_deadline_expires(studio):
+    studio = studio()
+    studio.admit(a_claim("a", deadline_seconds=1e-6))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.state is GenerationState.EXPIRED
+    assert result.error.code == "deadline_exceeded"
+
+
+def test_what_cannot_be_prepared_fails_alone_and_says_nothing_private(studio):
+    denoiser = SimulatedDenoiser()
+    prepare = denoiser.prepare
+
+    class Refusing(SimulatedDenoiser):
+        def prepare(self, spec, index):
+            if spec.prompt == "bad":
+                raise OSError("/secret/path")
+            return prepare(spec, index)
+
+    studio = studio(Refusing())
+    studio.admit(a_claim("bad", prompt="bad"))
+    studio.admit(a_claim("good"))
+    results = dict(studio.results.get(timeout=SECONDS) for _ in range(2))
+    assert results["bad"].error.code == "generation_failed"
+    assert "secret" not in results["bad"].error.message
+    assert isinstance(results["good"], Drawn)
+
+
+def test_a_picture_that_is_not_finite_fails_its_generation(studio):
+    class Broken(FlatPicture):
+        def array(self):
+            raise NotFinite("NaN")
+
+    class BrokenDenoiser(SimulatedDenoiser):
+        def decode(self, states):
+            return [Broken(8, 8, 1) for _ in states]
+
+    studio = studio(BrokenDenoiser())
+    studio.admit(a_claim("a"))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.error.code == "not_finite"
+
+
+def test_one_bad_image_ends_the_generation_once(studio):
+    class HalfBroken(SimulatedDenoiser):
+        def advance(self, state, prediction):
+            if state.seed % 2:
+                raise ValueError("odd")
+            super().advance(state, prediction)
+
+    studio = studio(HalfBroken())
+    studio.admit(a_claim("a", num_images=4, seed=0))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.state is GenerationState.FAILED
+    studio.admit(a_claim("b", seed=0))
+    assert studio.results.get(timeout=SECONDS)[0] == "b"
+    assert studio.results.empty()
+
+
+def test_a_lost_device_is_reported_not_hidden(studio):
+    class LostDenoiser(SimulatedDenoiser):
+        def predict(self, states):
+            raise DeviceLost("gone")
+
+    studio = studio(LostDenoiser())
+    studio.admit(a_claim("a"))
+    studio._thread.join(SECONDS)
+    assert isinstance(studio.lost(), DeviceLost)
+    assert studio.results.empty()
+
+
+def test_pace_is_what_a_generation_costs(studio):
+    studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005))
+    assert studio.pace() == 0
+    studio.admit(a_claim("a", num_inference_steps=4))
+    studio.results.get(timeout=SECONDS)
+    assert 0.02 <= studio.pace() < 1
