@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from benchmarks.timing import Figure, alternate, at_least, at_most, median_ratio
-from server.models.samplers import make_sampler
+from server.models.samplers import CLASSES
 from server.models.sd import StableDiffusion
 from server.spec import Sampler, TextToImage
 from server.workers.engine import Engine, Ticket
@@ -78,21 +78,16 @@ class Subject:
     def call_bare_serially(self) -> None:
         """The UNet and autoencoder calls of one generation after the other, and nothing else."""
         for spec in self.specs:
-            bare_calls(self.denoiser, [2 if spec.guided else 1] * spec.num_inference_steps, [1])
+            bare_calls(self.pipeline, [2 if spec.guided else 1] * spec.num_inference_steps, [1])
 
     def call_bare_as_batched(self) -> None:
         """UNet calls of the row counts that the engine made, and its decodes."""
-        bare_calls(self.denoiser, self.rows, [1] * len(self.specs))
+        bare_calls(self.pipeline, self.rows, [1] * len(self.specs))
 
     def _call(self, group: list[TextToImage]) -> None:
         spec = group[0]
-        self.pipeline.scheduler = make_sampler(
-            self.pipeline.scheduler.config,
-            spec.sampler,
-            spec.sigmas,
-            spec.num_inference_steps,
-            spec.seed,
-        )
+        kind, own = CLASSES[spec.sampler]
+        self.pipeline.scheduler = kind.from_config(self.pipeline.scheduler.config, **own)
         self.pipeline(
             [s.prompt for s in group],
             width=spec.width,
@@ -121,22 +116,19 @@ def mixed_specs(size: int) -> list[TextToImage]:
 
 
 @torch.inference_mode()
-def bare_calls(denoiser: StableDiffusion, rows: list[int], decodes: list[int]) -> None:
+def bare_calls(pipeline: StableDiffusionPipeline, rows: list[int], decodes: list[int]) -> None:
     """UNet calls of these row counts, then autoencoder calls of these batch sizes."""
-    config, device, dtype = denoiser.unet.config, denoiser.device, denoiser.dtype
+    config = pipeline.unet.config
     side = config.sample_size
     for count in rows:
-        denoiser.unet(
-            torch.zeros(count, config.in_channels, side, side, device=device, dtype=dtype),
-            torch.full((count,), 500.0, device=device),
-            encoder_hidden_states=torch.zeros(
-                count, 77, config.cross_attention_dim, device=device, dtype=dtype
-            ),
+        pipeline.unet(
+            torch.zeros(count, config.in_channels, side, side),
+            torch.full((count,), 500.0),
+            encoder_hidden_states=torch.zeros(count, 77, config.cross_attention_dim),
             return_dict=False,
         )
     for count in decodes:
-        latents = torch.zeros(count, config.in_channels, side, side, device=device, dtype=dtype)
-        denoiser.vae.decode(latents, return_dict=False)
+        pipeline.vae.decode(torch.zeros(count, 4, side, side), return_dict=False)
 
 
 def overhead(subject: Subject, rounds: int) -> Figure:
@@ -154,13 +146,15 @@ def overhead(subject: Subject, rounds: int) -> Figure:
     seconds = alternate(
         {
             "engine": with_engine,
-            "bare": lambda: bare_calls(subject.denoiser, [2] * 20, [1]),
+            "bare": lambda: bare_calls(subject.pipeline, [2] * 20, [1]),
         },
         rounds,
     )
     ratio = median_ratio(seconds["engine"], seconds["bare"])
     detail = ", ".join(f"{n} {1000 * statistics.median(s):.0f} ms" for n, s in seconds.items())
-    return at_most(f"(a) engine over bare calls, one picture, {subject.name}", ratio, 1.05, "x", detail)
+    return at_most(
+        f"(a) engine over bare calls, one picture, {subject.name}", ratio, 1.05, "x", detail
+    )
 
 
 def throughput(subject: Subject, rounds: int) -> dict[str, list[float]]:

@@ -7,6 +7,7 @@ import os
 import socket
 import uuid
 
+import torch
 from prometheus_client import CollectorRegistry, start_http_server
 
 from server import __version__
@@ -16,6 +17,7 @@ from server.metrics import WorkerMetrics
 from server.models.loading import load
 from server.storage import open_store
 from server.workers.engine import Engine
+from server.workers.link import connect
 from server.workers.studio import EngineStudio
 from server.workers.warmup import measure_cap
 from server.workers.worker import BatchWorker
@@ -34,6 +36,8 @@ def run_worker(settings: Settings, card: Card) -> None:
     metrics = WorkerMetrics(registry)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, "127.0.0.1", registry)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     denoiser = load(card, settings.device, settings.dtype, _say)
     cap = settings.max_step_pixels or measure_cap(denoiser, card, 2 * settings.capacity)
     log.info("a step takes %d pixels at most", cap)
@@ -46,7 +50,43 @@ def run_worker(settings: Settings, card: Card) -> None:
         metrics=metrics,
         peak_memory_bytes=denoiser.peak_memory_bytes,
     )
-    BatchWorker(settings, card.name, studio, name=name, device=str(denoiser.device)).work()
+    worker = BatchWorker(
+        settings,
+        card.name,
+        studio,
+        redis=connect(settings.redis),
+        name=name,
+        device=str(denoiser.device),
+        observer=Counting(metrics),
+    )
+    worker.work()
+
+
+class Counting:
+    """Puts what happens to claims into the worker's metrics."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+
+    def claimed(self) -> None:
+        """A generation was claimed."""
+        self._metrics.claims_total.inc()
+
+    def finished(self, state: str) -> None:
+        """A generation ended here."""
+        self._metrics.generations_finished_total.labels(state).inc()
+
+    def lost(self) -> None:
+        """A claim turned out to belong to somebody else."""
+        self._metrics.leases_lost_total.inc()
+
+    def taken_over(self) -> None:
+        """A generation of a dead worker was put back."""
+        self._metrics.takeovers_total.inc()
+
+    def quarantined(self) -> None:
+        """A generation was failed because workers keep dying with it."""
+        self._metrics.quarantined_total.inc()
 
 
 def _say(part: str, done: int, total: int) -> None:

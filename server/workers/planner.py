@@ -8,8 +8,8 @@ from dataclasses import dataclass
 PATIENCE_SECONDS = 1.0
 """A ticket rises one priority level for each such time without a step, so nobody starves."""
 
-WORTHWHILE = 0.95
-"""Twice the rows are worth it while a row then costs at most this share of what it did."""
+NEARLY = 1.05
+"""Rows that cost at most this much more than the cheapest are as good as those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,10 @@ def choose(candidates: Sequence[Candidate], max_step_pixels: int) -> list[int]:
 
 
 def worthwhile_rows(curve: Sequence[tuple[int, float]]) -> int:
-    """The row count past which another row no longer pays.
+    """The least row count from which on another row no longer pays.
 
-    `curve` is step seconds by row count as measured, row counts ascending, each about twice the
-    one before. The answer is the last count before the first that is not worthwhile.
+    `curve` is step seconds by row count as measured. Every measure counts: where something else
+    slowed one down, it is not the cheapest, and the larger ones still tell.
     """
-    best, cost = curve[0][0], curve[0][1] / curve[0][0]
-    for rows, seconds in curve[1:]:
-        if seconds / rows > cost * WORTHWHILE:
-            break
-        best, cost = rows, seconds / rows
-    return best
+    cheapest = min(seconds / rows for rows, seconds in curve)
+    return min(rows for rows, seconds in curve if seconds / rows <= NEARLY * cheapest)

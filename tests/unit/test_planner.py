@@ -92,7 +92,11 @@ def test_no_bucket_starves_however_it_is_outranked(tickets):
 
 
 def test_rows_pay_until_a_row_costs_as_much_as_before():
-    assert worthwhile_rows([(2, 1.0), (4, 1.2), (8, 1.9), (16, 3.8), (32, 7.0)]) == 8
+    assert worthwhile_rows([(2, 1.0), (4, 1.2), (8, 1.9), (16, 3.7), (32, 7.4)]) == 8
+
+
+def test_one_disturbed_measure_does_not_hide_the_larger_ones():
+    assert worthwhile_rows([(2, 1.0), (4, 9.0), (8, 1.9), (16, 2.0)]) == 16
 
 
 def test_one_measure_is_enough():

@@ -1,0 +1,116 @@
+"""`make bench`: every figure against its bar, from one run on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from benchmarks import drawing, service
+from benchmarks.timing import Figure
+from server.catalog import Card, load_catalog
+from server.models.loading import load
+from server.models.sources import locate
+from tests.models import tiny
+
+PARTS = ("drawing", "accept", "service")
+
+
+def main() -> None:
+    """Run the parts asked for, print each figure as it comes, write all of them down."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating runs for each ratio")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    options = parser.parse_args()
+    figures = []
+    print(machine())
+    for figure in measure(options.parts, options.rounds):
+        print(figure, flush=True)
+        figures.append(figure)
+    if options.out:
+        document = {"machine": machine(), "figures": [asdict(f) for f in figures]}
+        options.out.write_text(json.dumps(document, indent=2) + "\n")
+    missed = sum(not f.met for f in figures)
+    print(f"{len(figures) - missed} of {len(figures)} bars met")
+
+
+def measure(parts: list[str], rounds: int) -> Iterator[Figure]:
+    """The figures of these parts, one by one."""
+    if "drawing" in parts:
+        yield from drawing_figures(rounds)
+    if "accept" in parts:
+        yield from ()
+    if "service" in parts:
+        yield from service_figures(rounds)
+
+
+def drawing_figures(rounds: int) -> Iterator[Figure]:
+    """(a), (b), (c) for the demo checkpoint, (b) for one that is bound by launches."""
+    card = load_catalog()["demo"]
+    demo = a_subject("demo", card, locate(card), 128)
+    yield drawing.overhead(demo, 4 * rounds)
+    yield from drawing.throughput_figures(demo, drawing.throughput(demo, rounds))
+    with tempfile.TemporaryDirectory() as name:
+        folder = tiny.sd_v1(Path(name))
+        launch_bound = a_subject("launch-bound", tiny.card(folder), folder, 64)
+        yield from drawing.throughput_figures(
+            launch_bound, drawing.throughput(launch_bound, rounds)
+        )
+
+
+def service_figures(rounds: int) -> Iterator[Figure]:
+    """(d) and (e) over HTTP."""
+    pipeline = a_pipeline(locate(load_catalog()["demo"]))
+
+    def call() -> None:
+        pipeline(
+            "a red circle on a blue background",
+            num_inference_steps=20,
+            guidance_scale=4.0,
+            generator=torch.Generator().manual_seed(1),
+        )
+
+    with service.private_server() as client:
+        yield service.claim(client, 200)
+        yield service.latency(client, call, 4 * rounds)
+
+
+def a_subject(name: str, card: Card, folder: Path, size: int) -> drawing.Subject:
+    """The same folder as our family loads it and as diffusers does."""
+    denoiser = load(card, "cpu", "float32")
+    return drawing.Subject(name, denoiser, a_pipeline(folder), drawing.mixed_specs(size))
+
+
+def a_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """diffusers' own, in float32, quiet."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    today = time.strftime("%Y-%m-%d")
+    return f"{today}, {os.cpu_count()} cores of {model}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What accepting one generation costs the gateway: CPU time of its process per POST.
+
+A real gateway process on a real Redis, with no worker; this process is the load.
+
+    python -m benchmarks.accept [requests]
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import redis
+import uvloop
+
+from server import log
+from server.api.app import make_server
+from server.broker import keys
+from server.catalog import load_catalog
+from server.config import Settings
+
+BODY = json.dumps({"prompt": "a red circle above a blue square", "seed": 7, "width": 128})
+HEADERS = {"Content-Type": "application/json"}
+WARM_UP = 300
+
+
+def measure(requests: int = 3000) -> float:
+    """Microseconds of the gateway's CPU time per accepted generation."""
+    with tempfile.TemporaryDirectory() as folder:
+        socket = f"{folder}/redis.sock"
+        quiet = ["--port", "0", "--save", "", "--appendonly", "no", "--dir", folder]
+        server = subprocess.Popen(
+            ["redis-server", "--unixsocket", socket, *quiet], stdout=subprocess.DEVNULL
+        )
+        try:
+            return _measured(Path(folder), f"unix://{socket}", requests)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _measured(folder: Path, url: str, requests: int) -> float:
+    while not Path(url.removeprefix("unix://")).exists():
+        time.sleep(0.02)
+    redis.Redis.from_url(url).set(keys.served("demo"), "nobody")
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    settings = {"redis": url, "data_dir": folder, "port": 0, "max_queued": 10**7}
+    gateway = multiprocessing.get_context("spawn").Process(target=_gateway, args=(theirs, settings))
+    gateway.start()
+    try:
+        port = ours.recv()
+        _load(port, WARM_UP)
+        before = _cpu(ours)
+        _load(port, requests)
+        return (_cpu(ours) - before) / requests * 1e6
+    finally:
+        gateway.terminate()
+        gateway.join()
+
+
+def _gateway(pipe: Connection, settings: dict[str, object]) -> None:
+    log.configure("json", "info", open(os.devnull, "w"))  # noqa: SIM115
+    server = make_server(Settings(**settings), load_catalog())  # type: ignore[arg-type]
+
+    def answer() -> None:
+        while not server.started:
+            time.sleep(0.02)
+        pipe.send(server.servers[0].sockets[0].getsockname()[1])
+        while pipe.recv():
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            pipe.send(used.ru_utime + used.ru_stime)
+
+    threading.Thread(target=answer, daemon=True).start()
+    uvloop.run(server.serve())
+
+
+def _cpu(pipe: Connection) -> float:
+    pipe.send(True)
+    seconds: float = pipe.recv()
+    return seconds
+
+
+def _load(port: int, requests: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    for _ in range(requests):
+        connection.request("POST", "/v1/generations", BODY, HEADERS)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 202:
+            raise SystemExit(f"the gateway answered {answer.status}: {body[:500]!r}")
+    connection.close()
+
+
+if __name__ == "__main__":
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+    print(f"{measure(number):.0f} us of gateway CPU per accepted generation, over {number}")

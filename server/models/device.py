@@ -1,0 +1,101 @@
+"""One device: its choice, its precision, its memory, and what its errors mean. Knows no model."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from server.errors import CheckpointError, DeviceLost, OutOfMemory
+
+MEMORY_ALLOCATION = 2
+RECOVERABLE = frozenset({1, 9, 701})
+"""CUDA error codes after which the context still works: invalid value, invalid configuration,
+launch out of resources. Any other (illegal address, assert, ECC, …) is sticky."""
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        CheckpointError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"{name!r} is not the name of a device") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"device {name} is not there; CUDA has {torch.cuda.device_count()}")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is float32 on a CPU, bfloat16 on a GPU that computes in it, else float16.
+
+    Raises:
+        CheckpointError: there is no such precision.
+    """
+    if name != "auto":
+        try:
+            return DTYPES[name]
+        except KeyError:
+            raise CheckpointError(f"dtype {name!r} is none of {', '.join(DTYPES)}") from None
+    if device.type != "cuda":
+        return torch.float32
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that was in use so far: of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Lets errors of the device out as ours.
+
+    Raises:
+        OutOfMemory: this call did not fit; a smaller one may.
+        DeviceLost: nothing will work on this device in this process any more.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        _translate(error)
+        raise
+
+
+@contextmanager
+def on_device() -> Iterator[None]:
+    """Inference mode, with `device_errors`."""
+    with device_errors(), torch.inference_mode():
+        yield
+
+
+def _translate(error: RuntimeError) -> None:
+    """Raises ours in its place; returns if it has nothing to do with the device."""
+    code = getattr(error, "error_code", None)
+    full = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if full or code == MEMORY_ALLOCATION:
+        raise OutOfMemory(f"the device is out of memory: {_first_line(error)}") from error
+    if isinstance(error, torch.AcceleratorError) and code not in RECOVERABLE:
+        raise DeviceLost(_first_line(error)) from error
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0]
