@@ -1,6 +1,7 @@
 """What accepting one generation costs the gateway: CPU time of its process per POST.
 
-A real gateway process on a real Redis, with no worker; this process is the load.
+A real gateway process on a real Redis, with no worker; this process is the load, on sixteen
+kept-alive connections.
 
     python -m benchmarks.accept [requests]
 """
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -31,10 +33,11 @@ from server.config import Settings
 
 BODY = json.dumps({"prompt": "a red circle above a blue square", "seed": 7, "width": 128})
 HEADERS = {"Content-Type": "application/json"}
-WARM_UP = 300
+WARM_UP = 500
+CONNECTIONS = 16
 
 
-def measure(requests: int = 3000) -> float:
+def measure(requests: int = 4800) -> float:
     """Microseconds of the gateway's CPU time per accepted generation."""
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/redis.sock"
@@ -91,6 +94,12 @@ def _cpu(pipe: Connection) -> float:
 
 
 def _load(port: int, requests: int) -> None:
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for _ in pool.map(_submit, [port] * CONNECTIONS, [requests // CONNECTIONS] * CONNECTIONS):
+            pass
+
+
+def _submit(port: int, requests: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     for _ in range(requests):
         connection.request("POST", "/v1/generations", BODY, HEADERS)
@@ -102,5 +111,5 @@ def _load(port: int, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 4800
     print(f"{measure(number):.0f} us of gateway CPU per accepted generation, over {number}")

@@ -42,7 +42,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 0.8
-"""A command is tried twice, so that a caller knows within two seconds that Redis is away."""
+PATIENCE_SECONDS = 1.7
+"""A command is tried twice, but a caller knows within two seconds that Redis is away."""
 
 Cursor = tuple[float, str]
 """Where a page ends: when its last generation was created, and its id."""
@@ -78,7 +79,8 @@ def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     @functools.wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await method(*args, **kwargs)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await method(*args, **kwargs)
         except (RedisError, OSError) as error:
             reason = "the queue cannot be reached, or refuses writes"
             raise BrokerUnavailable(reason, retry_after=2.0) from error
@@ -96,7 +98,6 @@ class Broker:
             url,
             retry=Retry(backoff, 1),
             retry_on_error=[redis.exceptions.ConnectionError],
-            socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
         )
         self._subscriber = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS)
@@ -250,10 +251,11 @@ class Broker:
                 remaining = deadline - time.monotonic()
                 if generation.terminal or remaining <= 0 or self.hub.released:
                     return generation
+                if generation.status is GenerationState.QUEUED:
+                    # Look again at its deadline: `get` expires what is overdue.
+                    remaining = min(remaining, max(0.01, generation.deadline - time.time()))
                 with contextlib.suppress(TimeoutError):
-                    # `get` expires a queued generation whose deadline has passed.
-                    overdue = max(0.01, generation.deadline - time.time())
-                    await asyncio.wait_for(changed.wait(), min(remaining, overdue))
+                    await asyncio.wait_for(changed.wait(), remaining)
 
     async def events(
         self, id: str, *, after: str, idle_seconds: float

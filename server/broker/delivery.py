@@ -66,7 +66,7 @@ def succeeded(
         mapping={
             "images": IMAGES.dump_json(tuple(images)).decode(),
             "metrics": metrics.model_dump_json(),
-            "warnings": WARNINGS.dump_json(tuple(warnings)).decode(),
+            "drawing_warnings": WARNINGS.dump_json(tuple(warnings)).decode(),
         },
     )
     for index, image in enumerate(images):

@@ -59,7 +59,7 @@ class Generation(Frozen):
         return {
             "id": self.id,
             "owner": self.owner,
-            "status": self.status.value,
+            "status": self.status,
             "created_at": repr(self.created_at),
             "spec": SPEC.dump_json(self.spec).decode(),
             "warnings": WARNINGS.dump_json(self.warnings).decode(),
@@ -69,9 +69,12 @@ class Generation(Frozen):
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> Generation:
         """Read a record back. `raw` must not be empty."""
         fields: dict[str, Any] = {name.decode(): value for name, value in raw.items()}
-        for name in ("warnings", "images", "metrics", "error", "spec"):
+        for name in ("warnings", "drawing_warnings", "images", "metrics", "error", "spec"):
             if name in fields:
                 fields[name] = json.loads(fields[name])
+        # Those of the acceptance, then those of the drawing that say something new.
+        drawing = fields.get("drawing_warnings", [])
+        fields["warnings"] += [warn for warn in drawing if warn not in fields["warnings"]]
         fields["progress"] = {
             name: int(fields.pop(name, 0)) for name in ("steps_done", "steps_total")
         }

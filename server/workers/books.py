@@ -156,18 +156,22 @@ class Books:
 
     def settle(self, entry: Entry, result: Result, execution: str | None) -> None:
         """It ended: RQ's state and result, then the record's. `execution`: None if it never ran."""
-        entry.job.ended_at = now()
-        entry.job.failure_ttl = entry.job.result_ttl = self._retention
         if execution:
             self.remove_execution(entry, execution)
+        if entry.raw:  # else RQ's job was deleted, and half a job would break RQ's readers
+            self._settle_job(entry, result, execution)
+        if entry.open:
+            self._write_record(entry, result)
+
+    def _settle_job(self, entry: Entry, result: Result, execution: str | None) -> None:
+        entry.job.ended_at = now()
+        entry.job.failure_ttl = entry.job.result_ttl = self._retention
         if isinstance(result, Drawn):
             self._succeed(entry, result, execution)
         elif result.state is GenerationState.CANCELED:
             self._cancel(entry)
         else:
             self._fail(entry, result, execution)
-        if entry.open:
-            self._write_record(entry, result)
 
     def _succeed(self, entry: Entry, drawn: Drawn, execution: str | None) -> None:
         job, pipe = entry.job, entry.pipe

@@ -86,9 +86,9 @@ class Engine:
         ticket.admitted_at = ticket.stepped_at = self.clock()
         self._tickets.append(ticket)
 
-    def drop(self, id: str) -> None:
-        """Let go of all tickets of this generation; they have no outcome."""
-        self._tickets = [t for t in self._tickets if t.id != id]
+    def drop(self, tickets: Iterable[Ticket]) -> None:
+        """Let go of these, where they are still here; they have no outcome."""
+        self._forget(tickets)
 
     def step(self) -> Step:
         """One UNet call for one bucket; says who took part and who left."""

@@ -35,8 +35,9 @@ class InFlight:
     """A claim, its tickets, and what has come out of the engine so far."""
 
     claim: Claim
-    tickets: list[Ticket]
-    encode_seconds: float
+    tickets: list[Ticket] = field(default_factory=list)
+    """Empty until its prompts are encoded."""
+    encode_seconds: float = 0.0
     pictures: dict[int, Picture] = field(default_factory=dict)
 
     @property
@@ -93,39 +94,31 @@ class EngineStudio:
     def room(self) -> int:
         """Images that can be admitted now; never less than one when it is empty."""
         with self._lock:
-            return self._capacity - sum(len(f.tickets) for f in self._flights.values())
+            return self._capacity - sum(f.claim.spec.num_images for f in self._flights.values())
 
     def admit(self, claim: Claim) -> None:
         """Encode its prompts on this thread, then hand its tickets to the engine's."""
-        began = time.monotonic()
-        deadline = began + claim.deadline - time.time()
-        try:
-            tickets = [
-                Ticket(
-                    id=claim.id,
-                    index=index,
-                    state=self._engine.denoiser.prepare(claim.spec, index),
-                    priority=claim.spec.priority,
-                    deadline=deadline,
-                )
-                for index in range(claim.spec.num_images)
-            ]
-        except Exception as error:  # a spec that cannot be prepared fails itself only
-            log.exception("could not be prepared", extra={"generation": claim.id})
-            self._publishers.submit(self._finish, claim, ended_by(error))
-            return
-        flight = InFlight(claim, tickets, encode_seconds=time.monotonic() - began)
+        flight = InFlight(claim)
         with self._lock:
             self._flights[claim.id] = flight
+        began = time.monotonic()
+        try:
+            flight.tickets = self._tickets(claim, began + claim.deadline - time.time())
+        except Exception as error:  # a spec that cannot be prepared fails itself only
+            log.exception("could not be prepared", extra={"generation": claim.id})
+            result = ended_by(error)
+            self._inbox.put(lambda: self._end(flight, result))
+            return
+        flight.encode_seconds = time.monotonic() - began
         self._inbox.put(lambda: self._join(flight))
 
     def cancel(self, id: str) -> None:
         """Stop drawing between two steps; `finish` is told, once."""
-        self._inbox.put(lambda: self._end(id, Ended(GenerationState.CANCELED)))
+        self._stop_flight(id, Ended(GenerationState.CANCELED))
 
     def abandon(self, id: str) -> None:
         """Stop drawing between two steps; nobody is told."""
-        self._inbox.put(lambda: self._end(id, None))
+        self._stop_flight(id, None)
 
     def progress(self) -> Mapping[str, Progress]:
         """Where each claim in flight stands."""
@@ -150,6 +143,22 @@ class EngineStudio:
         self._inbox.put(self._stop)
         self._thread.join()
         self._publishers.shutdown()
+
+    def _tickets(self, claim: Claim, deadline: float) -> list[Ticket]:
+        spec = claim.spec
+        states = [self._engine.denoiser.prepare(spec, index) for index in range(spec.num_images)]
+        return [
+            Ticket(claim.id, index, state, spec.priority, deadline)
+            for index, state in enumerate(states)
+        ]
+
+    def _stop_flight(self, id: str, result: Result | None) -> None:
+        # The flight is looked up now, not on the engine's thread: by then another claim of the
+        # same generation may have come.
+        with self._lock:
+            flight = self._flights.get(id)
+        if flight is not None:
+            self._inbox.put(lambda: self._end(flight, result))
 
     def _stop(self) -> None:
         self._closing = True
@@ -192,40 +201,37 @@ class EngineStudio:
         self._metrics.tickets_in_flight.set(in_flight)
 
     def _join(self, flight: InFlight) -> None:
-        for ticket in flight.tickets:
-            self._engine.admit(ticket)
+        if self._flights.get(flight.claim.id) is flight:  # not stopped while it was prepared
+            for ticket in flight.tickets:
+                self._engine.admit(ticket)
 
     def _collect(self, outcome: Outcome) -> None:
         """Keep the picture; end the generation with its last picture or its first error."""
         flight = self._flights.get(outcome.ticket.id)
-        if flight is None:
+        if flight is None or outcome.ticket not in flight.tickets:
             return
         if outcome.error is not None:
-            self._end(flight.claim.id, ended_by(outcome.error))
+            self._end(flight, ended_by(outcome.error))
             return
         assert outcome.picture is not None
         flight.pictures[outcome.ticket.index] = outcome.picture
-        if len(flight.pictures) == len(flight.tickets):
-            self._forget(flight.claim.id)
+        if len(flight.pictures) == len(flight.tickets) and self._forget(flight):
             self._publishers.submit(self._publish, flight, time.monotonic())
 
-    def _end(self, id: str, result: Result | None) -> None:
-        flight = self._forget(id)
-        if flight is None:
-            return
-        self._engine.drop(id)
-        if result is not None:
+    def _end(self, flight: InFlight, result: Result | None) -> None:
+        self._engine.drop(flight.tickets)
+        if self._forget(flight) and result is not None:
             self._publishers.submit(self._finish, flight.claim, result)
 
-    def _forget(self, id: str) -> InFlight | None:
+    def _forget(self, flight: InFlight) -> bool:
+        """False if it had been forgotten before."""
         with self._lock:
-            flight = self._flights.pop(id, None)
-        if flight is not None:
-            cost, self._busy_seconds = self._busy_seconds, 0.0
-            self._pace = (
-                cost if not self._pace else self._pace + PACE_SMOOTHING * (cost - self._pace)
-            )
-        return flight
+            if self._flights.get(flight.claim.id) is not flight:
+                return False
+            del self._flights[flight.claim.id]
+        cost, self._busy_seconds = self._busy_seconds, 0.0
+        self._pace = self._pace + PACE_SMOOTHING * (cost - self._pace) if self._pace else cost
+        return True
 
     def _publish(self, flight: InFlight, drawn_at: float) -> None:
         claim = flight.claim

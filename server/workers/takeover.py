@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from rq import Queue, worker_registration
-from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 
 from server.broker import keys
 from server.workers.ledger import Ledger, Rescue
@@ -48,7 +48,6 @@ class Takeover:
         self,
         ledger: Ledger,
         redis: Any,
-        *,
         lease_seconds: float,
         mine: Callable[[], Collection[str]],
         observer: Observer,
@@ -67,25 +66,34 @@ class Takeover:
         """Rescue what is due now.
 
         Raises:
-            RedisError: part of the look did not happen; look again.
+            RedisError: part of the look did not happen; look again soon, or it counts as an outage.
         """
-        self._notice_outage()
+        self._notice_restart()
         self._restore_stranded()
+        unleased = self._ledger.unleased()
+        self._notice_outage()
         if time.monotonic() >= self._patient_until:
-            self._rescue_unleased()
+            self._rescue(unleased)
+
+    def _notice_restart(self) -> None:
+        server = self._redis.info("server")
+        if self._run_id not in ("", server["run_id"]):
+            self._be_patient()
+        elif not self._run_id:
+            self._be_patient(since=server["uptime_in_seconds"])
+        self._run_id = server["run_id"]
 
     def _notice_outage(self) -> None:
-        """After an outage owners get two leases of time to renew. A passing error is no outage:
-        leases outlive a gap this short, and rescue must not starve on a bad network."""
-        server = self._redis.info("server")
+        """A passing error is none: leases outlive a gap this short, and rescue must not starve on
+        a bad network."""
         now = time.monotonic()
-        restarted = server["run_id"] != self._run_id
-        known = bool(self._run_id)
-        just_up = server["uptime_in_seconds"] < 2 * self._lease_seconds
-        away = now - self._reached > 0.75 * self._lease_seconds
-        if away or (restarted and (known or just_up)):
-            self._patient_until = now + 2 * self._lease_seconds
-        self._run_id, self._reached = server["run_id"], now
+        if now - self._reached > 0.75 * self._lease_seconds:
+            self._be_patient()
+        self._reached = now
+
+    def _be_patient(self, since: float = 0.0) -> None:
+        """Since an outage ended, so many seconds ago, owners get two leases of time to renew."""
+        self._patient_until = time.monotonic() + 2 * self._lease_seconds - since
 
     def _restore_stranded(self) -> None:
         """Ids pass through the intermediate list in a millisecond; one that stays was left."""
@@ -97,8 +105,8 @@ class Takeover:
                 log.warning("restored to the queue: a claim never finished", extra=_about(id))
                 self._observer.taken_over()
 
-    def _rescue_unleased(self) -> None:
-        for id, execution in self._ledger.unleased():
+    def _rescue(self, unleased: Iterable[tuple[str, str]]) -> None:
+        for id, execution in unleased:
             if execution not in self._mine():
                 self._report(id, self._ledger.rescue(id, execution))
 
@@ -117,7 +125,7 @@ def trim(queue: Queue, redis: Any) -> None:
     only changed workers, and never trims canceled ones."""
     FinishedJobRegistry(queue=queue).cleanup()
     FailedJobRegistry(queue=queue).cleanup()
-    redis.zremrangebyscore(keys.canceled(queue.name), 0, time.time())
+    redis.zremrangebyscore(CanceledJobRegistry(queue=queue).key, 0, time.time())
     worker_registration.clean_worker_registry(queue)
     for name in redis.smembers(keys.workers(queue.name)):
         if not redis.exists(keys.worker(name.decode())):

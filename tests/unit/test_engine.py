@@ -161,8 +161,9 @@ def test_a_passed_deadline_ends_a_ticket_between_two_steps():
 def test_a_dropped_generation_leaves_without_an_outcome():
     denoiser = CountingDenoiser()
     engine = an_engine(denoiser)
-    engine.admit(a_ticket(denoiser, 1))
-    engine.drop("gen_1")
+    ticket = a_ticket(denoiser, 1)
+    engine.admit(ticket)
+    engine.drop([ticket])
     assert not engine.busy
     assert engine.step().outcomes == []
 

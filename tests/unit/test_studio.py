@@ -101,6 +101,19 @@ def test_a_canceled_claim_ends_between_two_steps_and_its_neighbour_goes_on(studi
     assert isinstance(results["b"], Drawn)
 
 
+def test_a_claim_canceled_while_it_is_prepared_ends_canceled(studio):
+    class Slow(SimulatedDenoiser):
+        def prepare(self, spec, index):
+            studio.cancel("a")
+            return super().prepare(spec, index)
+
+    studio = studio(Slow())
+    studio.admit(a_claim("a"))
+    assert studio.results.get(timeout=SECONDS)[1] == Ended(GenerationState.CANCELED)
+    assert studio.results.empty()
+    assert studio.room() == 4
+
+
 def test_an_abandoned_claim_ends_in_silence(studio):
     denoiser = GatedDenoiser()
     studio = studio(denoiser)
@@ -109,6 +122,20 @@ def test_an_abandoned_claim_ends_in_silence(studio):
     studio.abandon("a")
     denoiser.open()
     assert studio.results.get(timeout=SECONDS)[0] == "b"
+    assert studio.results.empty()
+    assert studio.room() == 4
+
+
+def test_a_generation_that_comes_back_is_drawn_while_its_old_claim_still_leaves(studio):
+    denoiser = GatedDenoiser()
+    studio = studio(denoiser)
+    studio.admit(a_claim("a"))
+    assert denoiser.stepping.acquire(timeout=SECONDS)
+    studio.abandon("a")
+    studio.admit(a_claim("a", seed=9))
+    denoiser.open()
+    _, result = studio.results.get(timeout=SECONDS)
+    assert [image.seed for image in result.images] == [9]
     assert studio.results.empty()
     assert studio.room() == 4
 

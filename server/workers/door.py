@@ -1,0 +1,83 @@
+"""Who may come in: whether a job found in the queue is one of ours and can still be drawn.
+
+A job is data from Redis, written by whoever can reach it. Its label is compared with the only one
+there is; nothing it names is imported, unpickled or called. Pure: knows no Redis and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+from rq.exceptions import DeserializationError
+from rq.job import Job
+
+from server.broker.record import Generation
+from server.broker.submit import DRAW
+from server.errors import (
+    DarkroomError,
+    DeadlineExceeded,
+    GenerationFailed,
+    InvalidSpec,
+    UnknownCheckpoint,
+)
+from server.spec import Failure, GenerationState
+from server.workers.stage import Ended
+
+
+def examine(
+    job: Job | None, record: Mapping[bytes, bytes], *, checkpoint: str, at: float
+) -> Generation | Ended:
+    """The generation to draw, or how it ends here. `job` is None where RQ could not read it."""
+    try:
+        _check_job(job)
+        generation = _generation(record)
+        if generation.terminal or generation.cancel_requested:
+            return Ended(GenerationState.CANCELED)
+        _check_generation(generation, checkpoint, at)
+    except DeadlineExceeded as error:
+        return Ended(GenerationState.EXPIRED, failure(error))
+    except DarkroomError as error:
+        return Ended(GenerationState.FAILED, failure(error))
+    return generation
+
+
+def failure(error: DarkroomError) -> Failure:
+    """An error as the record keeps it."""
+    return Failure(code=error.code, message=error.message)
+
+
+def _check_job(job: Job | None) -> None:
+    if job is None:
+        raise GenerationFailed("the queue's job cannot be read")
+    try:
+        label, arguments, more = job.func_name, job.args, job.kwargs
+    except DeserializationError:
+        raise GenerationFailed("the job's data cannot be read") from None
+    if label != DRAW:
+        raise GenerationFailed(f"the job asks for {str(label)[:80]!r}; only {DRAW!r} is done here")
+    if arguments != [job.id] or more:
+        raise GenerationFailed("the job's arguments are not its generation's id")
+
+
+def _generation(record: Mapping[bytes, bytes]) -> Generation:
+    if not record:
+        raise GenerationFailed("there is no generation of this id")
+    try:
+        return Generation.from_hash(record)
+    except ValidationError as error:
+        # Where and what kind only: the rejected values may hold the prompt.
+        wrong = (f"{'.'.join(map(str, e['loc']))} ({e['type']})" for e in error.errors())
+        raise InvalidSpec(f"the stored generation is not valid: {', '.join(wrong)}") from None
+    except ValueError:
+        raise InvalidSpec("the stored generation cannot be read") from None
+
+
+def _check_generation(generation: Generation, checkpoint: str, at: float) -> None:
+    spec = generation.spec
+    if spec.checkpoint != checkpoint:
+        raise UnknownCheckpoint(
+            f"it asks for checkpoint {spec.checkpoint[:80]!r}; this is the queue of {checkpoint!r}"
+        )
+    if at >= generation.deadline:
+        raise DeadlineExceeded(f"it was still queued after {spec.deadline_seconds:g} seconds")

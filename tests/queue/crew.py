@@ -1,0 +1,214 @@
+"""Builders for queue tests: settings with short times, generations, workers, and patience."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+from rq.registry import (
+    CanceledJobRegistry,
+    FailedJobRegistry,
+    FinishedJobRegistry,
+    StartedJobRegistry,
+)
+from rq.serializers import JSONSerializer
+
+from server.broker import keys, submit
+from server.broker.record import Generation
+from server.config import Settings
+from server.spec import new_generation_id
+from server.workers.link import connect
+from server.workers.worker import BatchWorker
+from tests.builders import a_spec
+from tests.queue.scripted import ScriptedStudio
+
+ROOT = Path(__file__).parents[2]
+LEASE_SECONDS = 0.6
+
+
+def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """The first true value of `condition`; an AssertionError if none comes in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.005)
+
+
+def short(url: str, **changes: Any) -> Settings:
+    """Settings whose times are short."""
+    times = {"lease_seconds": LEASE_SECONDS, "beat_seconds": 0.05, "drain_seconds": 10.0}
+    return Settings(**({"redis": url, "retention_seconds": 600} | times | changes))
+
+
+class Counts(Counter[str]):
+    """An observer that counts."""
+
+    def claimed(self) -> None:
+        self["claimed"] += 1
+
+    def finished(self, state: str) -> None:
+        self[state] += 1
+
+    def lost(self) -> None:
+        self["lost"] += 1
+
+    def taken_over(self) -> None:
+        self["taken over"] += 1
+
+    def quarantined(self) -> None:
+        self["quarantined"] += 1
+
+
+class Desk:
+    """The client's side of the queue, and what RQ says of it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis: Any = redis
+        self.queue = Queue("demo", connection=redis, serializer=JSONSerializer)
+        redis.set(keys.served("demo"), "test")
+
+    def submit(self, *, created_at: float | None = None, **changes: Any) -> str:
+        """Queue a generation through the real script."""
+        generation = Generation(
+            id=new_generation_id(),
+            owner="tester",
+            spec=a_spec(**changes),
+            created_at=time.time() if created_at is None else created_at,
+        )
+        names, values = submit.arguments(
+            generation, self.redis, max_queued=1000, retention=600, idempotency=None
+        )
+        accepted, id, *_ = self.redis.eval(submit.SCRIPT, len(names), *names, *values)
+        assert accepted == b"accepted"
+        return str(id.decode())
+
+    def record(self, id: str) -> Generation:
+        return Generation.from_hash(self.redis.hgetall(keys.generation(id)))
+
+    def status(self, id: str) -> str:
+        return self.record(id).status.value
+
+    def job(self, id: str) -> Job:
+        return Job.fetch(id, connection=self.redis, serializer=JSONSerializer)
+
+    def events(self, id: str) -> list[tuple[str, dict[str, Any]]]:
+        entries = self.redis.xrange(keys.events(id))
+        return [(e[b"event"].decode(), json.loads(e[b"data"])) for _, e in entries]
+
+    def states(self, id: str) -> list[str]:
+        return [data["status"] for event, data in self.events(id) if event == "state"]
+
+    def registries(self) -> dict[str, list[str]]:
+        """What each of RQ's lists holds, read as rq-dashboard reads it."""
+        registries = {
+            "started": StartedJobRegistry(queue=self.queue),
+            "finished": FinishedJobRegistry(queue=self.queue),
+            "failed": FailedJobRegistry(queue=self.queue),
+            "canceled": CanceledJobRegistry(queue=self.queue),
+        }
+        return {name: registry.get_job_ids() for name, registry in registries.items()}
+
+    def intermediate(self) -> list[str]:
+        found = self.redis.lrange(self.queue.intermediate_queue_key, 0, -1)
+        return [id.decode() for id in found]
+
+    def all_ended(self, ids: list[str], state: str = "succeeded") -> bool:
+        return all(self.status(id) == state for id in ids)
+
+    def assert_clean(self) -> None:
+        """Nothing is left of what has ended: no lease, no execution, no id in a list."""
+        assert self.registries()["started"] == []
+        assert self.intermediate() == []
+        assert self.queue.get_job_ids() == []
+        assert list(self.redis.scan_iter("darkroom:lease:*")) == []
+        assert list(self.redis.scan_iter("rq:execution*")) == []
+
+
+class ThreadWorker(BatchWorker):
+    """A worker on a thread: its studio, counts and end are at hand."""
+
+    def __init__(self, settings: Settings, studio: ScriptedStudio, redis: Redis) -> None:
+        self.studio, self.counts = studio, Counts()
+        self.reason = ""
+        super().__init__(
+            settings,
+            "demo",
+            studio,
+            redis=redis,
+            name=f"thread-{uuid.uuid4().hex[:6]}",
+            device="cpu",
+            observer=self.counts,
+        )
+        self.thread = threading.Thread(target=self.work, daemon=True)
+
+    def _give_up(self, reason: str) -> None:
+        """Instead of ending the test's process."""
+        self.reason = reason
+        self.request_stop()
+
+    def stop(self) -> None:
+        """Twice, so that nothing is waited for."""
+        self.request_stop()
+        self.request_stop()
+        self.thread.join(timeout=10)
+        assert not self.thread.is_alive()
+
+
+class Crew:
+    """Hires workers for a test and sends them home after it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._threads: list[ThreadWorker] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def thread(self, studio: ScriptedStudio | None = None, **changes: Any) -> ThreadWorker:
+        """A worker in this process."""
+        settings = short(self.url, **changes)
+        worker = ThreadWorker(settings, studio or ScriptedStudio(), connect(settings.redis))
+        worker.thread.start()
+        self._threads.append(worker)
+        return worker
+
+    def process(
+        self,
+        *,
+        studio: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> subprocess.Popen[bytes]:
+        """A worker in a process that can be killed."""
+        settings = short(self.url, **changes).model_dump(mode="json", exclude_defaults=True)
+        options = {
+            "settings": settings,
+            "studio": studio or {},
+            "state": state or {},
+            "name": f"process-{uuid.uuid4().hex[:6]}",
+        }
+        command = [sys.executable, "-m", "tests.queue.process", json.dumps(options)]
+        process = subprocess.Popen(command, cwd=ROOT)
+        self._processes.append(process)
+        return process
+
+    def home(self) -> None:
+        for worker in self._threads:
+            worker.stop()
+        for process in self._processes:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()

@@ -1,0 +1,63 @@
+"""A worker in a process of its own, to be killed. Its argument: what `main` takes, as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+from server.config import Settings
+from server.errors import DeviceLost
+from server.workers.link import connect
+from server.workers.worker import BatchWorker
+from tests.queue.crew import Counts
+from tests.queue.scripted import ScriptedStudio
+
+
+class Doomed(ScriptedStudio):
+    """A studio for which a generation with the fatal seed is the end: by `doom`."""
+
+    fatal_seed = -1
+    doom = "exit"
+
+    def progress(self) -> Any:
+        if self._doomed("exit"):
+            time.sleep(0.1)  # others may still be claimed beside it
+            os._exit(9)
+        return super().progress()
+
+    def step_age(self) -> float:
+        return 1000.0 if self._doomed("hang") else 0.0
+
+    def lost(self) -> BaseException | None:
+        return DeviceLost("an illegal memory access") if self._doomed("lose") else None
+
+    def _doomed(self, doom: str) -> bool:
+        fatal = any(claim.spec.seed == self.fatal_seed for claim in self.claims.values())
+        return fatal and self.doom == doom
+
+
+def main(
+    settings: dict[str, Any], studio: dict[str, Any], name: str, state: dict[str, Any]
+) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(message)s")
+    scripted = Doomed(**studio)
+    for attribute, value in state.items():
+        setattr(scripted, attribute, value)
+    parts = Settings(**settings)
+    BatchWorker(
+        parts,
+        "demo",
+        scripted,
+        redis=connect(parts.redis),
+        name=name,
+        device="cpu",
+        observer=Counts(),
+    ).work()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

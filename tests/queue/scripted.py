@@ -1,0 +1,111 @@
+"""A studio that draws nothing: it finishes when told, or after so many ticks."""
+
+from __future__ import annotations
+
+import threading
+
+from server.spec import GenerationState, ImageInfo, Metrics, Progress
+from server.workers.stage import Claim, Drawn, Ended, Finish, Result
+
+
+def drawn(claim: Claim) -> Drawn:
+    """The images of a claim, as stored under a key that holds its execution."""
+    spec = claim.spec
+    images = [
+        ImageInfo(
+            key=f"{claim.id}/{index}-{claim.execution}.png",
+            seed=spec.seed + index,
+            width=spec.width,
+            height=spec.height,
+            sha256="0" * 64,
+        )
+        for index in range(spec.num_images)
+    ]
+    metrics = Metrics(
+        queue_seconds=0.0,
+        encode_seconds=0.0,
+        denoise_seconds=0.1,
+        decode_seconds=0.0,
+        publish_seconds=0.0,
+        total_seconds=0.1,
+        steps=spec.num_inference_steps,
+        mean_batch_rows=1.0,
+        peak_memory_bytes=0,
+        worker="scripted",
+    )
+    return Drawn(images=images, metrics=metrics, warnings=())
+
+
+class ScriptedStudio:
+    """Remembers what it was told. `ticks`: finish each claim after so many; None: when told."""
+
+    def __init__(self, *, capacity: int = 4, ticks: int | None = None, tick_seconds: float = 0.02):
+        self.capacity = capacity
+        self.ticks = ticks
+        self.tick_seconds = tick_seconds
+        self.admitted: list[Claim] = []
+        self.canceled: list[str] = []
+        self.abandoned: list[str] = []
+        self.claims: dict[str, Claim] = {}
+        self.steps: dict[str, int] = {}
+        self.most_at_once = 0
+        self._closed = threading.Event()
+        self._lock = threading.RLock()
+
+    def start(self, finish: Finish) -> None:
+        self._finish = finish
+        if self.ticks is not None:
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def room(self) -> int:
+        with self._lock:
+            return self.capacity - sum(c.spec.num_images for c in self.claims.values())
+
+    def admit(self, claim: Claim) -> None:
+        with self._lock:
+            self.admitted.append(claim)
+            self.claims[claim.id] = claim
+            self.steps[claim.id] = 0
+            self.most_at_once = max(self.most_at_once, len(self.claims))
+
+    def cancel(self, id: str) -> None:
+        self.canceled.append(id)
+        self.end(id, Ended(GenerationState.CANCELED))
+
+    def abandon(self, id: str) -> None:
+        with self._lock:
+            self.abandoned.append(id)
+            self.claims.pop(id, None)
+
+    def progress(self) -> dict[str, Progress]:
+        with self._lock:
+            return {
+                id: Progress(steps_done=self.steps[id], steps_total=self.ticks or 10)
+                for id in self.claims
+            }
+
+    def pace(self) -> float:
+        return 0.1
+
+    def step_age(self) -> float:
+        return 0.0
+
+    def lost(self) -> BaseException | None:
+        return None
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def end(self, id: str, result: Result | None = None) -> None:
+        """Finish one claim, by default with its images."""
+        with self._lock:
+            claim = self.claims.pop(id, None)
+        if claim is not None:
+            self._finish(claim, result or drawn(claim))
+
+    def _run(self) -> None:
+        while not self._closed.wait(self.tick_seconds):
+            for id in list(self.claims):
+                self.steps[id] += 1
+                if self.steps[id] >= (self.ticks or 0):
+                    self.end(id)

@@ -1,0 +1,177 @@
+"""The command line: what it prints, what it refuses, how it exits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server import __version__, remote
+from server.errors import DarkroomError
+from server.listener import is_loopback, listen, url_of
+
+Darkroom = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def darkroom(tmp_path: Path) -> Darkroom:
+    """Runs the command in an empty folder."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "server", *arguments],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def test_version(darkroom: Darkroom) -> None:
+    assert darkroom("--version").stdout == f"darkroom {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "gateway", "worker", "generate"])
+def test_help_has_an_example(darkroom: Darkroom, command: str) -> None:
+    assert f"darkroom {command} " in darkroom(command, "--help").stdout.partition("Example")[2]
+
+
+def test_help_names_the_environment_variables(darkroom: Darkroom) -> None:
+    said = darkroom("serve", "--help").stdout
+    for name in ("WORKERS", "CATALOG", "REDIS", "DATA_DIR", "HOST", "PORT", "LOG_LEVEL"):
+        assert f"DARKROOM_{name}" in said
+
+
+@pytest.mark.parametrize("module", ["server.cli", "server.gateway", "server.supervisor"])
+def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
+    heavy = "{'torch', 'diffusers', 'transformers', 'numpy'}"
+    script = f"import sys, {module}; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_help_imports_no_web_framework() -> None:
+    script = "import sys, server.cli; assert not {'fastapi', 'uvicorn', 'httpx'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_checkpoints_list(darkroom: Darkroom) -> None:
+    said = darkroom("checkpoints", "list").stdout
+    assert "demo" in said
+    assert "sd-v1-5" in said
+
+
+def test_checkpoints_show_says_defaults_and_limits(darkroom: Darkroom) -> None:
+    said = darkroom("checkpoints", "show", "demo").stdout
+    assert "defaults.sampler" in said
+    assert "limits.max_pixels" in said
+
+
+def test_an_operators_own_card_is_listed(darkroom: Darkroom, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[checkpoints.mine]\nextends = "sd-v1-5"\nsource = "/models/mine"\n')
+    assert "/models/mine" in darkroom("checkpoints", "list", "--catalog", str(own)).stdout
+    assert "/models/mine" in darkroom("checkpoints", "list", DARKROOM_CATALOG=str(own)).stdout
+
+
+def test_an_expected_error_is_one_line(darkroom: Darkroom) -> None:
+    ended = darkroom("checkpoints", "show", "nonesuch")
+    assert ended.returncode == 1
+    assert "error: there is no checkpoint 'nonesuch' in the catalog" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_debug_shows_where_an_error_comes_from(darkroom: Darkroom) -> None:
+    ended = darkroom("serve", "--worker", "nonesuch", "--log-level", "debug")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+def test_a_broken_catalog_exits_3(darkroom: Darkroom, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("[checkpoints")
+    ended = darkroom("checkpoints", "list", "--catalog", "own.toml")
+    assert ended.returncode == 3
+    assert "cannot read the catalog own.toml" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "reason"),
+    [
+        (["serve", "--port", "70000"], {}, "DARKROOM_PORT"),
+        (["serve"], {"DARKROOM_LEASE_SECONDS": "soon"}, "DARKROOM_LEASE_SECONDS"),
+        (["serve", "--log-level", "loud"], {}, "DARKROOM_LOG_LEVEL"),
+        (["worker", "--checkpoint", "demo"], {}, "--redis URL or DARKROOM_REDIS"),
+        (["gateway"], {}, "--redis URL or DARKROOM_REDIS"),
+        (["generate", "a", "--size", "big"], {}, "WIDTHxHEIGHT"),
+        (["develop"], {}, "develop"),
+    ],
+)
+def test_wrong_usage_exits_2(
+    darkroom: Darkroom, arguments: list[str], env: dict[str, str], reason: str
+) -> None:
+    ended = darkroom(*arguments, **env)
+    assert ended.returncode == 2
+    assert reason in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_broken_settings_file_is_named(darkroom: Darkroom, tmp_path: Path) -> None:
+    (tmp_path / "darkroom.toml").write_text("port = ")
+    ended = darkroom("serve")
+    assert ended.returncode == 2
+    assert "darkroom.toml" in ended.stderr
+
+
+def test_without_keys_only_this_machine_may_come_in(darkroom: Darkroom) -> None:
+    ended = darkroom("serve", "--host", "0.0.0.0")
+    assert ended.returncode == 1
+    assert "--insecure-no-auth" in ended.stderr
+
+
+def test_a_port_in_use_is_said_before_anything_starts(darkroom: Darkroom, tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        ended = darkroom("serve", "--port", str(port))
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["out.gif", "nowhere/out.png"])
+def test_generate_refuses_a_file_it_cannot_write(darkroom: Darkroom, name: str) -> None:
+    ended = darkroom("generate", "a circle", "-o", name)
+    assert ended.returncode == 1
+    assert name in ended.stderr
+
+
+def test_generate_says_when_the_server_is_not_there(darkroom: Darkroom) -> None:
+    with listen("127.0.0.1", 0) as closed:
+        url = url_of(closed)
+    ended = darkroom("generate", "a circle", "--server", url)
+    assert ended.returncode == 1
+    assert f"{url} cannot be reached" in ended.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "darkroom.example"])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_a_name_that_does_not_resolve_is_an_error_in_words() -> None:
+    with pytest.raises(DarkroomError, match=r"cannot listen on darkroom\.invalid:0"):
+        listen("darkroom.invalid", 0)
+
+
+def test_events_are_read_with_their_ids() -> None:
+    lines = [": hello", "", "retry: 2000", "", "event: done", 'data: {"a":1}', "id: 7-0", ""]
+    assert list(remote._parsed(iter(lines))) == [("7-0", "done", {"a": 1})]

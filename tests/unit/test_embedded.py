@@ -1,0 +1,157 @@
+"""The embedded Redis: a real redis-server is started and killed in every test here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from server import embedded
+from server.embedded import EmbeddedRedis, find_redis_server, tied
+from server.errors import DarkroomError
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path)
+    yield server
+    server.stop()
+
+
+def client(server: EmbeddedRedis) -> redis.Redis:
+    return redis.Redis.from_url(server.url)
+
+
+def test_it_answers_on_a_socket_only_this_user_can_reach(server: EmbeddedRedis) -> None:
+    server.start()
+    with client(server) as connection:
+        assert connection.ping()
+        assert connection.config_get("port") == {"port": "0"}
+        assert connection.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert connection.config_get("appendfsync") == {"appendfsync": "everysec"}
+    assert stat.S_IMODE(server.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((server.folder / "redis.sock").stat().st_mode) == 0o700
+
+
+def test_what_was_written_is_there_after_a_restart(server: EmbeddedRedis) -> None:
+    server.start()
+    with client(server) as connection:
+        connection.set("kept", "yes")
+    server.stop()
+    assert not server.running
+    server.start()
+    with client(server) as connection:
+        assert connection.get("kept") == b"yes"
+
+
+def test_it_can_be_started_again_after_it_was_killed(server: EmbeddedRedis) -> None:
+    server.start()
+    with client(server) as connection:
+        connection.set("kept", "yes")
+        while connection.info("persistence")["aof_buffer_length"]:
+            time.sleep(0.01)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+    assert not server.running
+    server.start()
+    with client(server) as connection:
+        assert connection.get("kept") == b"yes"
+
+
+def test_a_data_directory_serves_one_redis_at_a_time(server: EmbeddedRedis, tmp_path: Path) -> None:
+    server.start()
+    with pytest.raises(DarkroomError, match="is in use by another Darkroom"):
+        EmbeddedRedis(tmp_path).start()
+    assert client(server).ping()
+
+
+def test_a_long_path_gets_a_short_socket_which_is_removed(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / ("long" * 30))
+    server.start()
+    try:
+        place = Path(server.url.removeprefix("unix://")).parent
+        assert client(server).ping()
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert (server.folder / "appendonlydir").exists() or (
+            server.folder / "appendonly.aof"
+        ).exists()
+    finally:
+        server.stop()
+    assert not place.exists()
+
+
+def test_odd_characters_in_the_path_survive_the_url(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / 'a b?c#d%20"e')
+    server.start()
+    try:
+        assert client(server).ping()
+    finally:
+        server.stop()
+
+
+def test_without_a_binary_it_says_what_to_install(
+    server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(embedded, "_shipped", lambda: None)
+    with pytest.raises(DarkroomError, match=r"pip install 'darkroom\[embedded\]'"):
+        server.start()
+
+
+def test_the_newer_binary_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, version in (("path", "7.10.1"), ("wheel", "7.9.9")):
+        fake = tmp_path / name / "redis-server"
+        fake.parent.mkdir()
+        fake.write_text(f"#!/bin/sh\necho Redis server v={version} sha=0\n")
+        fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/bin:/usr/bin")
+    monkeypatch.setattr(embedded, "_shipped", lambda: str(tmp_path / "wheel" / "redis-server"))
+    assert find_redis_server() == (str(tmp_path / "path" / "redis-server"), (7, 10, 1))
+
+
+def test_an_older_redis_does_not_start_empty_on_newer_data(
+    server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (server.folder / "appendonlydir").mkdir(parents=True)
+    monkeypatch.setattr(embedded, "find_redis_server", lambda: ("redis-server", (6, 2, 14)))
+    with pytest.raises(DarkroomError, match="written by Redis 7 or newer"):
+        server.start()
+
+
+def test_why_it_does_not_start_is_said(server: EmbeddedRedis) -> None:
+    (server.folder / "redis.sock" / "in the way").mkdir(parents=True)
+    with pytest.raises(DarkroomError, match=r"(?i)did not start: .*unix socket"):
+        server.start()
+    assert not server.running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
+def test_a_tied_child_dies_with_a_parent_that_is_killed() -> None:
+    script = (
+        "import subprocess, sys, time; from server.embedded import tied\n"
+        "child = subprocess.Popen(tied(sys.executable, '-c',"
+        " 'print(1, flush=True); import time; time.sleep(60)'))\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout as lines:
+        said = {lines.readline(), lines.readline()}
+        parent.kill()
+        parent.wait()
+        assert lines.read() == ""  # the end of file: nobody holds the pipe any more
+    assert "1\n" in said
+
+
+def test_elsewhere_a_command_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert tied("sleep", "1") == ["sleep", "1"]
