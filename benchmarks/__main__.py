@@ -93,7 +93,7 @@ def a_subject(name: str, card: Card, folder: Path, size: int) -> drawing.Subject
 
 def a_pipeline(folder: Path) -> StableDiffusionPipeline:
     """diffusers' own, in float32, quiet."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -13,6 +13,8 @@ from server.embedded import tied
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
+HOPELESS = 3
+"""The exit status of a worker whose checkpoint cannot be loaded: trying again will not help."""
 
 
 def backoff_seconds(failures: int) -> float:

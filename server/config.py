@@ -88,7 +88,10 @@ class Settings(BaseSettings):
         120.0, gt=0, description="A UNet call longer than this ends the worker process."
     )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="A worker's own /metrics port on loopback. 0: none."
+        0,
+        ge=0,
+        le=65535,
+        description="A worker's own /metrics port on loopback; `serve` counts up from it. 0: none.",
     )
 
     @classmethod

@@ -101,17 +101,11 @@ class WorkerMetrics:
             registry=registry,
         )
         self.leases_lost_total = Counter(
-            "darkroom_leases_lost_total",
-            "Claims that another worker took over while this one still drew.",
-            registry=registry,
+            "darkroom_leases_lost_total", "Claims lost while being drawn.", registry=registry
         )
         self.takeovers_total = Counter(
-            "darkroom_takeovers_total",
-            "Generations put back because their worker had died.",
-            registry=registry,
+            "darkroom_takeovers_total", "Generations of dead workers put back.", registry=registry
         )
         self.quarantined_total = Counter(
-            "darkroom_quarantined_total",
-            "Generations failed because workers kept dying with them.",
-            registry=registry,
+            "darkroom_quarantined_total", "Generations that kept killing.", registry=registry
         )

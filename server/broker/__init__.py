@@ -3,13 +3,15 @@
 client    the gateway's half (async): submit, look, wait, follow, cancel
 submit    acceptance as one atomic script
 control   cancel and delete (blocking)
+queues    how long the queues are, and who works on them
 hub       one subscription for all who wait
 delivery  the worker's half: writes for its own transactions
 record    what a generation and a worker look like in a hash
 keys      every key name
 """
 
-from server.broker.client import Broker, Event, QueueInfo
+from server.broker.client import Broker, Event
+from server.broker.queues import QueueInfo
 from server.broker.record import Generation, WorkerInfo
 from server.broker.submit import Idempotency
 

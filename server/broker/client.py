@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, ParamSpec, TypeVar
 
 import redis
@@ -23,11 +22,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from rq import Queue
-from rq.registry import StartedJobRegistry
 
 from server.broker import control, keys, submit
 from server.broker.hub import Hub
-from server.broker.record import Generation, WorkerInfo
+from server.broker.queues import QueueInfo, read_queues
+from server.broker.record import Generation
 from server.errors import (
     BrokerUnavailable,
     Gone,
@@ -45,6 +44,9 @@ TIMEOUT_SECONDS = 0.8
 PATIENCE_SECONDS = 1.7
 """A command is tried twice, but a caller knows within two seconds that Redis is away."""
 
+LOOK_SECONDS = 5.0
+"""Who waits looks at least this often: a subscription can die without a word."""
+
 Cursor = tuple[float, str]
 """Where a page ends: when its last generation was created, and its id."""
 
@@ -56,21 +58,6 @@ class Event:
     id: str
     event: str
     data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
-    """One checkpoint's queue, and what its workers make of it."""
-
-    checkpoint: str
-    queued: int
-    running: int
-    workers: tuple[WorkerInfo, ...]
-
-    def wait_seconds(self, ahead: int) -> float | None:
-        """Predicted seconds until `ahead` generations are done; None before there is a measure."""
-        rate = sum(1 / w.pace_seconds for w in self.workers if w.pace_seconds > 0)
-        return ahead / rate if rate else None
 
 
 def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -255,7 +242,7 @@ class Broker:
                     # Look again at its deadline: `get` expires what is overdue.
                     remaining = min(remaining, max(0.01, generation.deadline - time.time()))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), remaining)
+                    await asyncio.wait_for(changed.wait(), min(remaining, LOOK_SECONDS))
 
     async def events(
         self, id: str, *, after: str, idle_seconds: float
@@ -313,24 +300,7 @@ class Broker:
     @translated
     async def queues(self, checkpoints: Sequence[str]) -> list[QueueInfo]:
         """The same of several checkpoints, at the price of one."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for name in checkpoints:
-                pipe.llen(Queue(name, connection=self._blocking).key)
-                pipe.zcard(StartedJobRegistry(name, connection=self._blocking).key)
-                pipe.smembers(keys.workers(name))
-            counted = await pipe.execute()
-        members = [sorted(names) for names in counted[2::3]]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for worker in chain.from_iterable(members):
-                pipe.hgetall(keys.worker(worker.decode()))
-            said = iter(await pipe.execute())
-        workers = [[raw for raw in islice(said, len(names)) if raw] for names in members]
-        return [
-            QueueInfo(name, queued, running, tuple(map(WorkerInfo.from_hash, here)))
-            for name, queued, running, here in zip(
-                checkpoints, counted[0::3], counted[1::3], workers, strict=True
-            )
-        ]
+        return await read_queues(self._redis, checkpoints)
 
     @translated
     async def position(self, generation: Generation) -> int | None:

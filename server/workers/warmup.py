@@ -13,8 +13,8 @@ from server.workers.planner import worthwhile_rows
 
 log = logging.getLogger("darkroom.warmup")
 
-BUDGET_SECONDS = 20.0
-REPEATS = 3
+BUDGET_SECONDS = 5.0
+REPEATS = 2
 
 
 def measure_cap(

@@ -39,7 +39,7 @@ SCHEDULERS: dict[Sampler, tuple[str, dict[str, Any]]] = {
     Sampler.LCM: ("LCMScheduler", {}),
     Sampler.TCD: ("TCDScheduler", {}),
     Sampler.IPNDM: ("IPNDMScheduler", {}),
-    Sampler.SA_SOLVER: ("SASolverScheduler", {}),
+    Sampler.SA_SOLVER: ("SASolverScheduler", {"algorithm_type": "data_prediction"}),
 }
 
 
@@ -57,7 +57,9 @@ def picture(folder: Path, spec: TextToImage) -> NDArray[np.uint8]:
 @cache
 def pipeline(folder: Path) -> tuple[Any, Any]:
     """The folder's pipeline and its own scheduler config."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe, pipe.scheduler.config
 

@@ -1,0 +1,57 @@
+# Every target does its own set-up. `make` alone lists them.
+
+SHELL := /bin/bash
+PORT ?= 8000
+HOST ?= 127.0.0.1
+ARGS ?=
+
+# PyPI's torch for Linux brings gigabytes of CUDA. Unless pip here is configured to look elsewhere,
+# take the CPU build; for a GPU: make setup TORCH_INDEX=https://pypi.org/simple
+CPU_TORCH := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(shell [ "$$(uname -s)" != Linux ] || $(PYTHON) -m pip config list | \
+	grep -qE 'index-url|find-links' || echo $(CPU_TORCH))
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check fix bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Make .venv with everything pinned in constraints.txt (TORCH_INDEX=URL: see README)
+
+serve: $(READY) ## Serve on http://127.0.0.1:8000 with its own Redis and the demo checkpoint (PORT=…, ARGS=…)
+	@exec $(BIN)/darkroom serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(READY) ## Run every test that needs no GPU (ARGS="-k engine")
+	@$(BIN)/pytest -m "not gpu" -n 2 --dist loadgroup $(ARGS)
+
+check: $(READY) ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(READY) ## Format, and repair what the linter can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## Measure, and print ratios (ARGS=…)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove .venv and caches; data/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Darkroom needs Python 3.11 or newer; none was found. Install one, or say make PYTHON=/path/to/python"; exit 1; fi
+	@echo "Setting up .venv with $$($(PYTHON) --version); the first time takes a few minutes, torch is about 200 MB"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { \
+		echo "Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
+		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev,load]'
+	@touch $@

@@ -1,0 +1,128 @@
+"""For the machines that look after this one: is it alive, can it work, what has it counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
+
+from server.api import openapi
+from server.api.deps import Gate
+from server.api.negotiation import JSON
+from server.errors import BrokerUnavailable
+
+READY_EXAMPLE: dict[str, Any] = {
+    "ready": True,
+    "reasons": [],
+    "checkpoints": {"demo": {"ready_workers": 1}},
+}
+WAITING_EXAMPLE: dict[str, Any] = {
+    "ready": False,
+    "reasons": ["no worker is ready"],
+    "checkpoints": {"demo": {"ready_workers": 0}},
+}
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """Alive."""
+
+    status: str
+
+
+class CheckpointReadiness(BaseModel):
+    """Who serves one checkpoint."""
+
+    ready_workers: int
+
+
+class Readiness(BaseModel):
+    """Whether a generation submitted now would be drawn, and if not, why."""
+
+    ready: bool
+    reasons: tuple[str, ...] = Field(description="What is missing.")
+    checkpoints: dict[str, CheckpointReadiness]
+
+
+@router.get(
+    "/healthz",
+    summary="Is the process alive?",
+    operation_id="health",
+    response_model=Health,
+    responses=openapi.responses(
+        {200: openapi.answer("It is.", {"status": "ok"})},
+    ),
+)
+async def health() -> Response:
+    """Answers as long as the process can; asks nobody else."""
+    return Response(Health(status="ok").model_dump_json(), media_type=JSON)
+
+
+@router.get(
+    "/readyz",
+    summary="Can it work?",
+    operation_id="readiness",
+    response_model=Readiness,
+    responses=openapi.responses(
+        {
+            200: openapi.answer("Redis answers and a worker is ready.", READY_EXAMPLE),
+            503: openapi.answer("Something is missing; `reasons` says what.", WAITING_EXAMPLE)
+            | {"model": Readiness},
+        },
+    ),
+)
+async def readiness(gate: Gate) -> Response:
+    """Ready when Redis answers and at least one worker of any checkpoint is ready."""
+    answer = await _readiness(gate)
+    headers = None if answer.ready else {"Retry-After": "2"}
+    return Response(answer.model_dump_json(), 200 if answer.ready else 503, headers, JSON)
+
+
+async def _readiness(gate: Gate) -> Readiness:
+    try:
+        queues = await gate.broker.queues(list(gate.catalog))
+    except BrokerUnavailable as error:
+        return Readiness(ready=False, reasons=(error.message,), checkpoints={})
+    ready = {
+        queue.checkpoint: sum(worker.state == "ready" for worker in queue.workers)
+        for queue in queues
+    }
+    return Readiness(
+        ready=any(ready.values()),
+        reasons=() if any(ready.values()) else ("no worker is ready",),
+        checkpoints={name: CheckpointReadiness(ready_workers=n) for name, n in ready.items()},
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="What it has counted",
+    operation_id="metrics",
+    response_class=Response,
+    responses=openapi.responses(
+        {
+            200: {
+                "description": "Prometheus' text format.",
+                "content": {
+                    "text/plain": {
+                        "schema": {"type": "string"},
+                        "example": 'darkroom_queue_depth{checkpoint="demo"} 3.0\n',
+                    }
+                },
+            }
+        },
+    ),
+)
+async def metrics(gate: Gate) -> Response:
+    """Everything this gateway process counts, and the queues as they are now."""
+    counted = gate.metrics
+    counted.waiters.set(gate.broker.hub.waiting)
+    try:
+        for queue in await gate.broker.queues(list(gate.catalog)):
+            counted.queue_depth.labels(queue.checkpoint).set(queue.queued)
+    except BrokerUnavailable:
+        counted.queue_depth.clear()  # an old number would look like a queue that stands still
+    return Response(generate_latest(counted.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,90 @@
+"""The pictures themselves. They never change, so whoever has one may keep it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from server.api import openapi
+from server.api.deps import Caller, Gate, GenerationId
+from server.api.records import ROOT
+from server.broker import Generation
+from server.errors import BrokerUnavailable, Gone, NotFound, Unavailable
+from server.spec import GenerationState, ImageInfo, OutputFormat
+from server.storage import ImageStore
+
+FOREVER = "private, max-age=31536000, immutable"
+
+router = APIRouter(prefix=ROOT, tags=["generations"])
+
+
+@router.get(
+    "/{id}/images/{index}",
+    summary="Get an image",
+    operation_id="get_image",
+    response_class=Response,
+    responses=openapi.responses(
+        {
+            200: {
+                "description": "The encoded picture, the same for ever.",
+                "content": {
+                    form.media_type: {
+                        "schema": {"type": "string", "format": "binary"},
+                        "example": f"(the bytes of a {form.value} file)",
+                    }
+                    for form in OutputFormat
+                },
+            },
+            304: {"description": "`If-None-Match` names the ETag of this picture."},
+        },
+        NotFound,
+        Gone,
+        BrokerUnavailable,
+        Unavailable,
+    ),
+    openapi_extra={
+        "parameters": [openapi.header("If-None-Match", "An ETag of this image.", '"9f86d081…"')]
+    },
+)
+async def get_image(
+    id: GenerationId,
+    index: Annotated[int, Path(description="From 0 to num_images - 1.", examples=[0])],
+    request: Request,
+    gate: Gate,
+    owner: Caller,
+) -> Response:
+    """One picture of a generation that succeeded."""
+    generation = await gate.broker.get(id, owner=owner)
+    image = _image(generation, index)
+    etag = f'"{image.sha256}"'
+    headers = {"ETag": etag, "Cache-Control": FOREVER}
+    if _known(",".join(request.headers.getlist("if-none-match")), etag):
+        return Response(status_code=304, headers=headers)
+    form = generation.spec.output_format
+    headers["Content-Disposition"] = f'inline; filename="{id}-{index}.{form.value}"'
+    content = await read_image(gate.store, image.key)
+    return Response(content, media_type=form.media_type, headers=headers)
+
+
+async def read_image(store: ImageStore, key: str) -> bytes:
+    """Raises Gone where a record says that there is a picture and the store has none."""
+    try:
+        return await store.get(key)
+    except NotFound as error:
+        raise Gone(error.message) from error
+
+
+def _image(generation: Generation, index: int) -> ImageInfo:
+    if generation.status is not GenerationState.SUCCEEDED:
+        raise NotFound(f"{generation.id} has no images: it is {generation.status}")
+    if not 0 <= index < len(generation.images):
+        count = len(generation.images)
+        raise NotFound(f"{generation.id} has {count} image(s), counted from 0; not {index}")
+    return generation.images[index]
+
+
+def _known(if_none_match: str, etag: str) -> bool:
+    """Weak comparison, as RFC 9110 has it for this header."""
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return "*" in tags or etag in tags

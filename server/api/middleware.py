@@ -1,0 +1,129 @@
+"""What happens around every request: the bound on its body, and what is told and added at the end.
+
+Plain ASGI, because this runs on the hot path and streams pass through it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cache
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.handlers import problem_response
+from server.errors import BodyTooLarge, DarkroomError
+from server.metrics import GatewayMetrics
+
+log = logging.getLogger("darkroom.api")
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+STRICT = [*SECURITY, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
+UNCACHED = (b"cache-control", b"no-store")
+DOCS = "/docs"
+"""The one page that may load scripts: FastAPI's own, which fetches Swagger UI from its CDN."""
+
+
+class BodyLimit:
+    """Refuses a body at the byte that is too much, not after it was read."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Announced sizes are refused at once; others are counted while they arrive."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        length = next((v for k, v in scope["headers"] if k == b"content-length"), b"")
+        if not length.isdigit():
+            return await self._app(scope, self._counted(receive), send)
+        if int(length[:20]) > self._max:
+            response = problem_response(self._refusal(), {"Connection": "close"})
+            return await response(scope, receive, send)
+        return await self._app(scope, receive, send)  # the server holds bodies to their length
+
+    def _counted(self, receive: Receive) -> Receive:
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max:
+                raise self._refusal()
+            return message
+
+        return counted
+
+    def _refusal(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is larger than {self._max:,} bytes")
+
+
+class Boundary:
+    """The last line: catches what nobody caught, adds headers, logs and counts each request."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self._app = app
+        # Looking a child up by its labels costs three times what counting does.
+        self._counters = cache(
+            lambda route, method, status: (
+                metrics.http_requests_total.labels(route, method, status),
+                metrics.http_request_seconds.labels(route, method),
+            )
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One answer for every request, and one line and one count for every answer."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began, status = time.perf_counter(), 0
+
+        async def finished(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, scope["path"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, finished)
+        except Exception:  # the last chance to answer; the traceback is for the log alone
+            log.exception("an unexpected error", extra=_generation(scope))
+            if not status:
+                await problem_response(_UNEXPECTED)(scope, receive, finished)
+        finally:
+            self._tell(scope, status, time.perf_counter() - began)
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        count, duration = self._counters(route, method, status)
+        count.inc()
+        duration.observe(seconds)
+        if log.isEnabledFor(logging.INFO):
+            line = f"{method} {route} {status} {seconds * 1000:.1f} ms"
+            # Not `log.info`, which looks for its caller: once a request that is too dear.
+            record = logging.LogRecord(log.name, logging.INFO, "", 0, line, None, None)
+            vars(record).update(_generation(scope))
+            log.handle(record)
+
+
+_UNEXPECTED = DarkroomError("something went wrong on our side; the server's log says what")
+
+
+def _add_headers(message: Message, path: str) -> None:
+    headers: list[tuple[bytes, bytes]] = message["headers"]
+    cached = any(name == b"cache-control" for name, _ in headers)
+    headers += SECURITY if path == DOCS else STRICT
+    if not cached:
+        headers.append(UNCACHED)
+
+
+def _generation(scope: Scope) -> dict[str, str]:
+    id = scope.get("path_params", {}).get("id")
+    return {"generation": id} if id else {}

@@ -1,0 +1,108 @@
+"""The OpenAPI document: what FastAPI cannot see because bodies and answers are handled by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from server.api.handlers import PROBLEM_TYPE, Problem, problem
+from server.api.negotiation import JSON
+from server.api.schemas import GenerationRequest
+from server.api.tokenizers import TokenizeRequest
+from server.errors import DarkroomError
+
+Responses = dict[int | str, dict[str, Any]]
+
+REF = "#/components/schemas/{model}"
+UNSEEN: tuple[type[BaseModel], ...] = (GenerationRequest, TokenizeRequest, Problem)
+"""Models that no route has in its signature."""
+
+DESCRIPTION = """Darkroom draws pictures with Stable Diffusion.
+
+Submit a generation with `POST /v1/generations`, then wait for it, follow its events or look at its
+record. Errors are problem documents (RFC 9457) with a stable `code`.
+"""
+TAGS = [
+    {"name": "generations", "description": "Submit, look, list, follow, cancel, delete."},
+    {"name": "system", "description": "What can be asked for, and how long it would take."},
+    {"name": "health", "description": "For the machines that look after this one."},
+]
+
+
+def responses(good: Mapping[int, dict[str, Any]], *kinds: type[DarkroomError]) -> Responses:
+    """How a route answers, by status: well, or with an error, each code with its example."""
+    responses: Responses = dict(good.items())
+    raised: list[type[DarkroomError]] = [*kinds, DarkroomError]
+    for kind in raised:
+        promise = (kind.__doc__ or kind.code).splitlines()[0]
+        if kind is DarkroomError:
+            promise = "Something went wrong on our side."
+        answer = responses.setdefault(kind.status, {"description": promise, "content": {}})
+        content = answer["content"].setdefault(
+            PROBLEM_TYPE, {"schema": {"$ref": REF.format(model="Problem")}, "examples": {}}
+        )
+        example = problem(kind(promise)).model_dump(mode="json")
+        content["examples"][kind.code] = {"summary": promise, "value": example}
+    return responses
+
+
+def answer(description: str, example: Any, media_type: str = JSON) -> dict[str, Any]:
+    """A success, with an example of it."""
+    return {"description": description, "content": {media_type: {"example": example}}}
+
+
+def body_of(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """The part of an operation that says what its JSON body is."""
+    schema = {"$ref": REF.format(model=model.__name__)}
+    content = {JSON: {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def header(name: str, description: str, example: str) -> dict[str, Any]:
+    """A request header, as a parameter of an operation."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+        "example": example,
+    }
+
+
+class DocumentedApp(FastAPI):
+    """FastAPI, with the models and answers it cannot see put into its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document["components"]["schemas"]
+            _, unseen = models_json_schema(
+                [(model, "validation") for model in UNSEEN], ref_template=REF
+            )
+            schemas |= unseen["$defs"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            for route in self.routes:
+                if isinstance(route, APIRoute):
+                    for method in route.methods or ():
+                        operation = document["paths"][route.path_format][method.lower()]
+                        _correct(operation["responses"], route.responses)
+        return super().openapi()
+
+
+def _correct(told: dict[str, Any], declared: Responses) -> None:
+    """FastAPI claims its own 422 for every route with a parameter, which we never send, and
+    drops what is null from examples."""
+    if JSON in told.get("422", {}).get("content", {}):
+        del told["422"]
+    for status, good in declared.items():
+        for kind, content in good.get("content", {}).items():
+            if "example" in content:
+                told[str(status)]["content"][kind]["example"] = content["example"]

@@ -1,0 +1,272 @@
+"""What can be asked for, and how long it would take."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from server import __version__
+from server.api import openapi
+from server.api.body import read_json
+from server.api.deps import Gate
+from server.api.negotiation import JSON
+from server.api.tokenizers import EXAMPLE as TOKENIZED_EXAMPLE
+from server.api.tokenizers import REQUEST_EXAMPLE, Tokenized, TokenizeRequest
+from server.broker import QueueInfo
+from server.catalog import Card, Defaults, Limits
+from server.errors import (
+    BadRequest,
+    BodyTooLarge,
+    BrokerUnavailable,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    UnknownCheckpoint,
+    UnsupportedMediaType,
+)
+from server.spec import MAX_SEED, SPACED, TAKES_ETA, OutputFormat, Sampler, Sigmas, Task
+
+router = APIRouter(prefix="/v1", tags=["system"])
+
+CHECKPOINT_EXAMPLE: dict[str, Any] = {
+    "name": "demo",
+    "description": "A tiny checkpoint of coloured shapes that ships with Darkroom",
+    "family": "sd",
+    "native_size": 128,
+    "prediction_type": "epsilon",
+    "tasks": ["text-to-image"],
+    "licence": "Apache-2.0",
+    "defaults": Defaults(
+        sampler=Sampler.DPMPP_2M, num_inference_steps=20, guidance_scale=4.0
+    ).model_dump(mode="json"),
+    "limits": Limits(max_side=512, max_pixels=262_144).model_dump(mode="json"),
+}
+SAMPLER_EXAMPLE = {"name": "euler", "sigmas": list(Sigmas), "takes_eta": False}
+QUEUE_EXAMPLE = {
+    "checkpoint": "demo",
+    "queued": 3,
+    "running": 16,
+    "ready_workers": 1,
+    "draining_workers": 0,
+    "capacity": 16,
+    "wait_seconds": 4.75,
+}
+CAPABILITIES_EXAMPLE = {
+    "version": __version__,
+    "tasks": list(Task),
+    "output_formats": list(OutputFormat),
+    "default_checkpoint": "demo",
+    "max_body_bytes": 33_554_432,
+    "max_wait_seconds": 300.0,
+    "max_seed": MAX_SEED,
+}
+
+
+class CheckpointRecord(BaseModel):
+    """A checkpoint: what it draws by default, and what it refuses. Sizes are in pixels."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    description: str
+    family: str
+    native_size: int
+    prediction_type: str
+    tasks: tuple[Task, ...]
+    licence: str
+    defaults: Defaults
+    limits: Limits
+
+
+class CheckpointList(BaseModel):
+    """Every checkpoint of the catalog; the first is the default."""
+
+    checkpoints: tuple[CheckpointRecord, ...]
+
+
+class SamplerRecord(BaseModel):
+    """A sampler, and which other fields it looks at."""
+
+    name: Sampler
+    sigmas: tuple[Sigmas, ...]
+    takes_eta: bool
+
+
+class SamplerList(BaseModel):
+    """Every sampler."""
+
+    samplers: tuple[SamplerRecord, ...]
+
+
+class Capabilities(BaseModel):
+    """What this gateway can do."""
+
+    version: str
+    tasks: tuple[Task, ...]
+    output_formats: tuple[OutputFormat, ...]
+    default_checkpoint: str
+    max_body_bytes: int
+    max_wait_seconds: float
+    max_seed: int
+
+
+class QueueRecord(BaseModel):
+    """One checkpoint's queue."""
+
+    checkpoint: str
+    queued: int
+    running: int
+    ready_workers: int
+    draining_workers: int
+    capacity: int = Field(description="Images that its ready workers hold in flight.")
+    wait_seconds: float | None = Field(
+        description="Predicted seconds until one submitted now is finished; null without a measure."
+    )
+
+
+class QueueList(BaseModel):
+    """The queue of every checkpoint."""
+
+    checkpoints: tuple[QueueRecord, ...]
+
+
+@router.get(
+    "/checkpoints",
+    summary="List the checkpoints",
+    operation_id="list_checkpoints",
+    response_model=CheckpointList,
+    responses=openapi.responses(
+        {200: openapi.answer("The catalog.", {"checkpoints": [CHECKPOINT_EXAMPLE]})},
+    ),
+)
+async def list_checkpoints(gate: Gate) -> Response:
+    """Everything in the catalog, in its order; `GET /v1/queue` says which have workers."""
+    return _json(CheckpointList(checkpoints=tuple(map(_checkpoint, gate.catalog.values()))))
+
+
+@router.get(
+    "/checkpoints/{name}",
+    summary="Look at a checkpoint",
+    operation_id="get_checkpoint",
+    response_model=CheckpointRecord,
+    responses=openapi.responses({200: openapi.answer("Its card.", CHECKPOINT_EXAMPLE)}, NotFound),
+)
+async def get_checkpoint(
+    name: Annotated[str, Path(description="As the catalog has it.", examples=["demo"])], gate: Gate
+) -> Response:
+    """Its defaults and its limits."""
+    if name not in gate.catalog:
+        raise NotFound(f"there is no checkpoint {name[:80]!r} in the catalog")
+    return _json(_checkpoint(gate.catalog[name]))
+
+
+@router.get(
+    "/samplers",
+    summary="List the samplers",
+    operation_id="list_samplers",
+    response_model=SamplerList,
+    responses=openapi.responses(
+        {200: openapi.answer("All of them.", {"samplers": [SAMPLER_EXAMPLE]})},
+    ),
+)
+async def list_samplers() -> Response:
+    """Which spacings of sigmas each supports, and whether eta matters to it."""
+    return _json(SamplerList(samplers=tuple(map(_sampler, Sampler))))
+
+
+@router.get(
+    "/capabilities",
+    summary="What this gateway can do",
+    operation_id="get_capabilities",
+    response_model=Capabilities,
+    responses=openapi.responses(
+        {200: openapi.answer("Tasks, formats and bounds.", CAPABILITIES_EXAMPLE)},
+    ),
+)
+async def get_capabilities(gate: Gate) -> Response:
+    """Tasks, formats, bounds and the version."""
+    tasks = {task for card in gate.catalog.values() for task in card.tasks}
+    return _json(
+        Capabilities(
+            version=__version__,
+            tasks=tuple(task for task in Task if task in tasks),
+            output_formats=tuple(OutputFormat),
+            default_checkpoint=gate.card(None).name,
+            max_body_bytes=gate.max_body_bytes,
+            max_wait_seconds=gate.max_wait_seconds,
+            max_seed=MAX_SEED,
+        )
+    )
+
+
+@router.get(
+    "/queue",
+    summary="How long it would take",
+    operation_id="get_queue",
+    response_model=QueueList,
+    responses=openapi.responses(
+        {200: openapi.answer("One entry a checkpoint.", {"checkpoints": [QUEUE_EXAMPLE]})},
+        BrokerUnavailable,
+    ),
+)
+async def get_queue(gate: Gate) -> Response:
+    """Per checkpoint: what waits, what runs, who works, and the predicted wait."""
+    queues = await gate.broker.queues(list(gate.catalog))
+    return _json(QueueList(checkpoints=tuple(map(_queue, queues))))
+
+
+@router.post(
+    "/tokenize",
+    summary="Tokens of a prompt",
+    operation_id="tokenize",
+    response_model=Tokenized,
+    responses=openapi.responses(
+        {200: openapi.answer("Tokens, chunk borders and the cut.", TOKENIZED_EXAMPLE)},
+        BadRequest,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidRequest,
+        UnknownCheckpoint,
+        Unavailable,
+    ),
+    openapi_extra=openapi.body_of(TokenizeRequest, REQUEST_EXAMPLE),
+)
+async def tokenize(request: Request, gate: Gate) -> Response:
+    """The tokens a prompt becomes, where each chunk of 75 ends, and what would be cut."""
+    asked, _ = await read_json(request, TokenizeRequest)
+    card = gate.card(asked.checkpoint)
+    # On a thread: a tokenizer is read from disk at first, and a long prompt takes milliseconds.
+    return _json(await asyncio.to_thread(gate.tokenizers.tokenize, card, asked.prompt))
+
+
+def _checkpoint(card: Card) -> CheckpointRecord:
+    """Without the source: it may be a path on the workers' hosts."""
+    return CheckpointRecord.model_validate(card)
+
+
+def _sampler(sampler: Sampler) -> SamplerRecord:
+    return SamplerRecord(
+        name=sampler,
+        sigmas=tuple(Sigmas) if sampler in SPACED else (Sigmas.DEFAULT,),
+        takes_eta=sampler in TAKES_ETA,
+    )
+
+
+def _queue(queue: QueueInfo) -> QueueRecord:
+    ready = [worker for worker in queue.workers if worker.state == "ready"]
+    return QueueRecord(
+        checkpoint=queue.checkpoint,
+        queued=queue.queued,
+        running=queue.running,
+        ready_workers=len(ready),
+        draining_workers=len(queue.workers) - len(ready),
+        capacity=sum(worker.capacity for worker in ready),
+        wait_seconds=queue.wait_seconds(queue.running + queue.queued + 1),
+    )
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type=JSON)

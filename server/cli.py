@@ -1,0 +1,302 @@
+"""The `darkroom` command. Imports what a command needs when that command runs.
+
+Exit codes: 0 done, 1 an error, 2 wrong usage or settings, 3 a checkpoint that cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server import __version__
+from server.catalog import Catalog, load_catalog
+from server.child import HOPELESS
+from server.config import Settings
+from server.errors import CheckpointError, DarkroomError
+from server.options import (
+    CatalogFile,
+    DataDir,
+    Device,
+    Fd,
+    Host,
+    LogFormat,
+    LogLevel,
+    NoAuth,
+    Output,
+    Port,
+    RedisUrl,
+    Server,
+    Workers,
+    settings_of,
+)
+
+app = typer.Typer(
+    name="darkroom",
+    help="A self-hosted REST inference server for Stable Diffusion.",
+    epilog="Every option can also be set in the environment or in ./darkroom.toml; "
+    "docs/configuration.md lists all settings.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+checkpoints = typer.Typer(no_args_is_help=True, help="What can be drawn with.")
+app.add_typer(checkpoints, name="checkpoints")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"darkroom {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    worker: Workers = None,
+    catalog: CatalogFile = None,
+    redis: RedisUrl = None,
+    data_dir: DataDir = None,
+    host: Host = None,
+    port: Port = None,
+    insecure_no_auth: NoAuth = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    fd: Fd = None,
+) -> None:
+    """Run everything: Redis, one gateway, and the workers; restart what dies.
+
+    Without --redis, a Redis of our own keeps the queue in the data directory,
+    so nothing that was accepted is lost between two runs.
+    Ctrl-C lets running generations finish; a second one stops at once.
+
+    [bold]Examples[/]
+
+      darkroom serve
+      darkroom serve --worker sd-v1-5@cuda:0 --worker sd-v1-5@cuda:1 --port 9000
+      darkroom serve --redis redis://10.0.0.5:6379/0 --catalog my-cards.toml
+    """
+    from server.listener import refuse_open_door
+    from server.supervisor import Supervisor
+    from server.terminal import JsonLines, Terminal
+
+    settings = settings_of(
+        workers=" ".join(worker) if worker else None,
+        catalog=catalog,
+        redis=redis,
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        insecure_no_auth=insecure_no_auth,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    refuse_open_door(settings)
+    cards = load_catalog(settings.catalog)
+    served = [worker.partition("@")[0] for worker in settings.workers.split()]
+    if not served:
+        raise typer.BadParameter("name at least one checkpoint: --worker or DARKROOM_WORKERS")
+    for name in served:
+        cards[name]  # an unknown one is told before anything starts
+    console = JsonLines() if settings.log_format == "json" else Terminal(served[0])
+    Supervisor(settings, _listener(settings, fd), console).run()
+
+
+@app.command()
+def gateway(
+    redis: RedisUrl = None,
+    catalog: CatalogFile = None,
+    data_dir: DataDir = None,
+    host: Host = None,
+    port: Port = None,
+    insecure_no_auth: NoAuth = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    fd: Fd = None,
+) -> None:
+    """Run the HTTP part alone. Needs no GPU and no torch; several may share one Redis.
+
+    [bold]Example[/]
+
+      darkroom gateway --redis redis://10.0.0.5:6379/0 --port 8000
+    """
+    settings = settings_of(
+        redis=redis,
+        catalog=catalog,
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        insecure_no_auth=insecure_no_auth,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    from server.gateway import run_gateway
+    from server.listener import refuse_open_door
+
+    _need_redis(settings)
+    refuse_open_door(settings)
+    run_gateway(settings, load_catalog(settings.catalog), _listener(settings, fd))
+
+
+@app.command("worker")
+def run_one_worker(
+    checkpoint: Annotated[
+        str, typer.Option(help="What to draw with; see `darkroom checkpoints list`.")
+    ],
+    device: Device = None,
+    redis: RedisUrl = None,
+    catalog: CatalogFile = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+) -> None:
+    """Run one worker: it keeps one checkpoint on one device and draws what its queue holds.
+
+    SIGTERM lets running generations finish within DARKROOM_DRAIN_SECONDS.
+
+    [bold]Example[/]
+
+      darkroom worker --checkpoint sd-v1-5 --device cuda:0 --redis redis://10.0.0.5:6379/0
+    """
+    settings = settings_of(
+        device=device,
+        redis=redis,
+        catalog=catalog,
+        data_dir=data_dir,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    _need_redis(settings)
+    card = load_catalog(settings.catalog)[checkpoint]
+    logging.getLogger("darkroom.worker").info("importing torch and diffusers")
+    from server.workers.main import run_worker
+
+    run_worker(settings, card)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Output = Path("out.png"),
+    server: Server = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option("-n", "--negative-prompt", help="What not to draw.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="What to draw with; the first of the catalog by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="How closely to follow the prompt; 1 is off.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed draws the same picture.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="E.g. euler, dpmpp_2m, ddim.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels, e.g. 512x768.")
+    ] = None,
+    num_images: Annotated[
+        int | None,
+        typer.Option("-k", "--num-images", min=1, help="How many; image i uses seed + i."),
+    ] = None,
+) -> None:
+    """Draw one prompt into a file, with a progress bar. What is left out, the checkpoint decides.
+
+    [bold]Examples[/]
+
+      darkroom generate "a red circle on a blue background" -o circle.png
+      darkroom generate "an old lighthouse, oil on canvas" --checkpoint sd-v1-5 --steps 30 -k 4
+    """
+    from server.remote import draw
+
+    body = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "checkpoint": checkpoint,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "sampler": sampler,
+        "num_images": num_images,
+    } | _sides(size)
+    given = {name: value for name, value in body.items() if value is not None}
+    draw(settings_of(), given, output, server)
+
+
+@checkpoints.command("list")
+def list_checkpoints(catalog: CatalogFile = None) -> None:
+    """One line per checkpoint card."""
+    table = Table("name", "family", "size", "predicts", "source", "description", box=None)
+    for card in _catalog(catalog).values():
+        size, predicts = str(card.native_size), card.prediction_type
+        table.add_row(card.name, card.family, size, predicts, card.source, card.description)
+    Console().print(table)
+
+
+@checkpoints.command("show")
+def show_checkpoint(
+    name: Annotated[str, typer.Argument(help="As `darkroom checkpoints list` says it.")],
+    catalog: CatalogFile = None,
+) -> None:
+    """Everything a card says: what it draws by default, and what it refuses."""
+    card = _catalog(catalog)[name].model_dump(mode="json")
+    table = Table(box=None, show_header=False)
+    for field, value in _flat(card):
+        table.add_row(f"[bold]{field}[/]", value)
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: every expected error becomes one line and an exit code."""
+    try:
+        app()
+    except DarkroomError as error:
+        if logging.getLogger("darkroom").isEnabledFor(logging.DEBUG):
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error.message}")
+        raise SystemExit(HOPELESS if isinstance(error, CheckpointError) else 1) from None
+
+
+def _need_redis(settings: Settings) -> None:
+    if not settings.redis:
+        raise typer.BadParameter(
+            "needs a Redis: --redis URL or DARKROOM_REDIS (`darkroom serve` brings its own)"
+        )
+
+
+def _listener(settings: Settings, fd: int | None) -> socket.socket:
+    from server.listener import listen
+
+    return listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
+
+
+def _catalog(own: Path | None) -> Catalog:
+    return load_catalog(settings_of(catalog=own).catalog)
+
+
+def _sides(size: str | None) -> dict[str, int]:
+    if size is None:
+        return {}
+    width, _, height = size.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"--size {size}: WIDTHxHEIGHT in pixels, e.g. 512x768")
+    return {"width": int(width), "height": int(height)}
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            text = ", ".join(value) if isinstance(value, list) else str(value)
+            yield f"{prefix}{name}", text

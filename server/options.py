@@ -1,0 +1,89 @@
+"""Command-line options that are settings too, and how they become `Settings`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from server import log
+from server.config import Settings
+
+
+def _option(name: str, help: str, default: str | None = None, **kwargs: Any) -> Any:
+    """An option that is also a setting; None leaves it to the environment, file and default."""
+    setting = name.removeprefix("--").replace("-", "_")
+    if setting in Settings.model_fields:
+        kwargs = {"envvar": f"DARKROOM_{setting.upper()}"} | kwargs
+    return typer.Option(name, help=help, show_default=default or False, **kwargs)
+
+
+CatalogFile = Annotated[
+    Path | None,
+    _option("--catalog", "Your own checkpoint cards (TOML), beside the shipped ones."),
+]
+RedisUrl = Annotated[
+    str | None,
+    _option("--redis", "Redis 6.2 or newer, e.g. redis://127.0.0.1:6379/0 or unix:///run/r.sock."),
+]
+DataDir = Annotated[
+    Path | None, _option("--data-dir", "Folder for images and the embedded Redis.", "data")
+]
+Host = Annotated[str | None, _option("--host", "Address to listen on.", "127.0.0.1")]
+Port = Annotated[int | None, _option("--port", "Port to listen on; 0 takes a free one.", "8000")]
+NoAuth = Annotated[
+    bool | None,
+    _option(
+        "--insecure-no-auth",
+        "Let other machines in although Darkroom has no keys yet.",
+        "off",
+    ),
+]
+LogLevel = Annotated[str | None, _option("--log-level", "debug, info, warning or error.", "info")]
+LogFormat = Annotated[str | None, _option("--log-format", "console or json.", "console")]
+Device = Annotated[str | None, _option("--device", "auto, cpu, cuda or cuda:N.", "auto")]
+Fd = Annotated[int | None, typer.Option("--fd", hidden=True, help="A socket that listens already.")]
+
+Workers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CHECKPOINT[@DEVICE]",
+        help="Start a worker, e.g. sd-v1-5@cuda:0. Repeat it for more; a checkpoint that is "
+        "named twice gets two workers. [dim]\\[env var: DARKROOM_WORKERS][/]",
+        show_default="demo",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        help="File to write: .png, .webp or .jpg. Several images: out-1.png, out-2.png, …",
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DARKROOM_SERVER",
+        metavar="URL",
+        help="Who draws. Without it: the server on this machine, else a private one that is "
+        "started for this one picture.",
+    ),
+]
+
+
+def settings_of(**given: Any) -> Settings:
+    """Options over environment over darkroom.toml over defaults; logs as they say."""
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise typer.BadParameter(f"DARKROOM_{name.upper()}: {first['msg']}") from error
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise typer.BadParameter(f"darkroom.toml: {error}") from error
+    log.configure(settings.log_format, settings.log_level)
+    return settings

@@ -1,0 +1,202 @@
+"""`darkroom generate`: one prompt over HTTP into a file, at a server that runs or a private one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from server.config import Settings
+from server.embedded import tied
+from server.errors import DarkroomError
+from server.listener import listen, url_of
+from server.spec import OutputFormat
+from server.supervisor import command, get, ready_workers
+
+FORMATS = {f".{form.value}": form.value for form in OutputFormat} | {".jpg": "jpeg"}
+RECONNECTS = 5
+PATIENCE_SECONDS = 600.0
+"""How long a private server may take to load its checkpoint."""
+
+
+def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | None) -> None:
+    """Draw it and write the file or files.
+
+    Raises:
+        DarkroomError: it cannot be drawn or written; says why.
+    """
+    if output.suffix.lower() not in FORMATS:
+        raise DarkroomError(f"{output}: end its name with one of {', '.join(sorted(FORMATS))}")
+    if not output.absolute().parent.is_dir():
+        raise DarkroomError(f"{output}: there is no folder {output.absolute().parent}")
+    body = body | {"output_format": FORMATS[output.suffix.lower()]}
+    console = Console(stderr=True, highlight=False)
+    with (
+        _somebody(settings, body, server, console) as url,
+        httpx.Client(base_url=url, timeout=httpx.Timeout(30.0)) as client,
+    ):
+        try:
+            record = _follow(client, body, console)
+            images = record["images"]
+            for path, image in zip(_names(output, len(images)), images, strict=True):
+                path.write_bytes(_checked(client.get(image["url"])).content)
+                size, seed = f"{image['width']}x{image['height']}", image["seed"]
+                console.print(f"[bold green]{path}[/]  {size}, seed {seed}")
+        except httpx.HTTPError as error:
+            raise DarkroomError(f"{url} cannot be reached any more: {error}") from error
+        except OSError as error:
+            raise DarkroomError(f"cannot write: {error}") from error
+
+
+@contextlib.contextmanager
+def _somebody(
+    settings: Settings, body: dict[str, Any], server: str | None, console: Console
+) -> Iterator[str]:
+    """The server that was named, else the one on this machine, else a private one."""
+    here = f"http://{settings.host}:{settings.port}"
+    if server is not None:
+        yield server.rstrip("/")
+    elif get(here, "/healthz") is not None:
+        yield here
+    else:
+        checkpoint = body.get("checkpoint", "demo")
+        with (
+            console.status(f"Starting a private server of [bold]{checkpoint}[/] …") as status,
+            _private(settings, checkpoint) as url,
+        ):
+            status.stop()
+            yield url
+
+
+@contextlib.contextmanager
+def _private(settings: Settings, checkpoint: str) -> Iterator[str]:
+    """A server of our own on a free port, which is gone afterwards with all it wrote."""
+    with (
+        tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as folder,
+        listen("127.0.0.1", 0) as listener,
+    ):
+        fd = listener.fileno()
+        log = Path(folder) / "serve.log"
+        options = ["--data-dir", folder, "--worker", checkpoint, "--fd", str(fd)]
+        if settings.catalog:
+            options += ["--catalog", str(settings.catalog)]
+        with log.open("wb") as lines:
+            process = subprocess.Popen(
+                tied(*command("serve", *options)),
+                stdin=subprocess.DEVNULL,
+                stdout=lines,
+                stderr=lines,
+                start_new_session=True,
+                pass_fds=[fd],
+            )
+        try:
+            url = url_of(listener)
+            _await_ready(process, url, log)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not ready_workers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise DarkroomError(f"the private server did not start:\n{last}")
+        time.sleep(0.1)
+
+
+def _follow(client: httpx.Client, body: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Submit it and show its progress; Ctrl-C cancels it."""
+    record = _checked(client.post("/v1/generations", json=body)).json()
+    for warning in record["warnings"]:
+        console.print(f"[yellow]warning:[/] {warning['message']}")
+    bar = Progress(
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    try:
+        with bar:
+            task = bar.add_task(record["status"], total=None)
+            for event, data in _events(client, record["urls"]["events"]):
+                if event == "state":
+                    bar.update(task, description=data["status"])
+                elif event == "progress":
+                    done, total = data["steps_done"], data["steps_total"]
+                    bar.update(task, completed=done, total=total or None)
+    except KeyboardInterrupt:
+        client.post(record["urls"]["cancel"])
+        console.print("canceled")
+        raise SystemExit(130) from None
+    record = _checked(client.get(record["urls"]["self"])).json()
+    if record["status"] != "succeeded":
+        reason = record["error"]["message"] if record["error"] else ""
+        raise DarkroomError(f"the generation ended as {record['status']}. {reason}".rstrip())
+    return dict(record)
+
+
+def _events(client: httpx.Client, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Events until `done`; a broken connection is taken up where it broke."""
+    last = "0"
+    for attempt in range(RECONNECTS + 1):
+        try:
+            with client.stream("GET", url, headers={"Last-Event-ID": last}) as response:
+                if response.is_error:
+                    response.read()
+                _checked(response)
+                for id, event, data in _parsed(response.iter_lines()):
+                    yield event, data
+                    last = id
+                    if event == "done":
+                        return
+        except httpx.TransportError:
+            if attempt == RECONNECTS:
+                raise
+        time.sleep(0.2 * 2**attempt)
+    raise DarkroomError("the server ends the stream of events before the generation is done")
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Server-sent events as (id, event, data). Comments keep the connection alive, no more."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        else:
+            if "data" in fields:
+                data = json.loads(fields["data"])
+                yield fields.get("id", "0"), fields.get("event", "message"), data
+            fields = {}
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """The response, or the reason it gives in its problem document."""
+    if response.is_success:
+        return response
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.text[:200]
+    raise DarkroomError(f"{response.status_code}: {detail}")
+
+
+def _names(output: Path, count: int) -> list[Path]:
+    if count == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{index + 1}") for index in range(count)]

@@ -1,0 +1,220 @@
+"""`darkroom serve`: an embedded Redis, a gateway and workers, kept running until told to stop.
+
+The supervisor holds the listening socket, so a gateway that dies loses no connection that is
+still waiting to be accepted. Everything it starts is a session of its own; only the supervisor
+hears Ctrl-C, and stops them in order: workers finish what they draw while the gateway still
+answers those who wait for it, then the gateway, then Redis.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from server.child import HOPELESS, Child, backoff_seconds, exit_words
+from server.config import Settings
+from server.embedded import EmbeddedRedis
+from server.errors import DarkroomError
+from server.listener import url_of
+
+TICK_SECONDS = 0.1
+LOOK_SECONDS = 0.5
+QUICK_SECONDS = 5.0
+START_ATTEMPTS = 3
+
+
+class Console(Protocol):
+    """How the supervisor talks to the person in front of it."""
+
+    def say(self, text: str) -> None:
+        """Something the supervisor does."""
+
+    def line(self, name: str, text: str) -> None:
+        """A line that the child `name` wrote; comes from several threads."""
+
+    def ready(self, url: str) -> None:
+        """Everything answers at `url`."""
+
+
+class Supervisor:
+    """Runs once."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, console: Console) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._console = console
+        self._url = url_of(listener)
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._redis: EmbeddedRedis | None = None
+        self._redis_failures = 0
+        self._redis_due_at = 0.0
+        self._gateway: Child | None = None
+        self._workers: list[Child] = []
+        self._ready = False
+        self._look_at = 0.0
+
+    def run(self) -> None:
+        """Start everything, keep it running, and return when a signal has ended all of it.
+
+        Raises:
+            DarkroomError: something does not start. Nothing is left running then either.
+        """
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            # SimpleQueue.put may be called from a signal handler; other queues may deadlock.
+            signal.signal(signum, lambda received, _: self._signals.put(received))
+        try:
+            self._start()
+            while not self._signalled(TICK_SECONDS):
+                self._tend()
+                self._announce()
+            self._drain()
+        finally:
+            self._end()
+
+    def _start(self) -> None:
+        if not self._settings.redis:
+            self._redis = EmbeddedRedis(self._settings.data_dir)
+            self._redis.start()
+            self._console.say(f"redis    started, its data is in {self._redis.folder}")
+            self._settings = self._settings.model_copy(update={"redis": self._redis.url})
+        fd = self._listener.fileno()
+        self._gateway = self._child("gateway", command("gateway", "--fd", str(fd)), pass_fds=[fd])
+        for number, worker in enumerate(self._settings.workers.split()):
+            checkpoint, _, device = worker.partition("@")
+            port = self._settings.metrics_port and self._settings.metrics_port + number
+            self._workers.append(
+                self._child(
+                    f"worker {number + 1}",
+                    command("worker", "--checkpoint", checkpoint),
+                    device=device or self._settings.device,
+                    metrics_port=port,
+                )
+            )
+        for child in (self._gateway, *self._workers):
+            child.start()
+            self._console.say(f"{child.name:<8} started, process {child.pid}")
+
+    def _child(
+        self, name: str, command: list[str], *, pass_fds: Sequence[int] = (), **settings: object
+    ) -> Child:
+        env = environment(self._settings.model_copy(update=settings))
+        return Child(name, command, os.environ | env, self._console.line, pass_fds)
+
+    def _signalled(self, seconds: float) -> bool:
+        try:
+            self._signals.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
+
+    def _tend(self) -> None:
+        """Start again what has died."""
+        self._tend_redis()
+        assert self._gateway is not None
+        for child in (self._gateway, *self._workers):
+            status = child.tend()
+            if status is None:
+                continue
+            if not self._ready and (status == HOPELESS or child.failures >= START_ATTEMPTS):
+                raise DarkroomError(
+                    f"{child.name} does not start ({exit_words(status)}); its last lines say why"
+                )
+            wait = backoff_seconds(child.failures)
+            self._console.say(
+                f"{child.name:<8} ended: {exit_words(status)}; starting it again in {wait:.1f} s"
+            )
+
+    def _tend_redis(self) -> None:
+        if self._redis is None or self._redis.running or time.monotonic() < self._redis_due_at:
+            return
+        self._console.say("redis    ended; starting it again with the data it had")
+        try:
+            self._redis.start()
+            self._redis_failures = 0
+        except DarkroomError as error:
+            self._redis_failures += 1
+            self._redis_due_at = time.monotonic() + backoff_seconds(self._redis_failures)
+            self._console.say(f"redis    {error.message}")
+
+    def _announce(self) -> None:
+        if self._ready or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        if ready_workers(self._url) >= len(self._workers):
+            self._ready = True
+            self._console.ready(self._url)
+
+    def _drain(self) -> None:
+        """Let running generations finish; what waits in the queue is kept for the next start."""
+        self._console.say("stopping; what runs may finish, Ctrl-C again to stop at once")
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+        if not self._gone(self._workers, self._settings.drain_seconds + QUICK_SECONDS):
+            return
+        assert self._gateway is not None
+        self._listener.close()
+        self._gateway.signal(signal.SIGTERM)
+        self._gone([self._gateway], QUICK_SECONDS)
+
+    def _gone(self, children: list[Child], seconds: float) -> bool:
+        """Whether all ended in time and no second signal came."""
+        deadline = time.monotonic() + seconds
+        while [child for child in children if not child.ended()]:
+            if self._signalled(TICK_SECONDS) or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _end(self) -> None:
+        """Whatever is left is killed: its leases run out and the next start takes its work over."""
+        children = [child for child in (self._gateway, *self._workers) if child is not None]
+        for child in children:
+            if not child.ended():
+                self._console.say(f"{child.name:<8} is still running and is killed")
+                child.signal(signal.SIGKILL)
+        while [child for child in children if not child.ended()]:
+            time.sleep(0.01)
+        if self._redis is not None:
+            self._redis.stop()
+        self._console.say("stopped; nothing is left running")
+
+
+def command(*arguments: str) -> list[str]:
+    """This very Darkroom, whatever is on PATH; -P: and whatever is in the current directory."""
+    return [sys.executable, "-P", "-m", "server", *arguments]
+
+
+def environment(settings: Settings) -> Mapping[str, str]:
+    """The settings as a child process reads them."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    return {f"DARKROOM_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def get(url: str, path: str, timeout: float = 1.0) -> bytes | None:
+    """The body of a GET, or None if the answer is not 200 or does not come."""
+    where = urlsplit(url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.read() if response.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def ready_workers(url: str) -> int:
+    """How many workers are ready, of whatever checkpoint."""
+    body = get(url, "/readyz")
+    if body is None:
+        return 0
+    return sum(serving["ready_workers"] for serving in json.loads(body)["checkpoints"].values())

@@ -1,0 +1,121 @@
+"""The document says all that can be sent and answered, with examples that are true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from server.api.handlers import every_error
+from server.errors import DarkroomError
+
+Document = dict[str, Any]
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> Document:
+    found: Document = client.get("/openapi.json").json()
+    return found
+
+
+def models() -> dict[str, type[BaseModel]]:
+    found, rest = {}, [BaseModel]
+    while rest:
+        model = rest.pop()
+        rest += model.__subclasses__()
+        found |= {model.__name__: model} if model.__module__.startswith("server.api") else {}
+    return found
+
+
+def operations(document: Document) -> Iterator[tuple[str, Document]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def examples(document: Document) -> Iterator[tuple[str, Document, Any]]:
+    """Every example beside a schema: where, the schema, the example."""
+    for name, operation in operations(document):
+        answers = [*operation["responses"].items(), ("body", operation.get("requestBody", {}))]
+        for status, answer in answers:
+            for kind, content in answer.get("content", {}).items():
+                given = [e["value"] for e in content.get("examples", {}).values()]
+                given += [content["example"]] if "example" in content else []
+                assert given, f"{name} {status} {kind} has no example"
+                for example in given:
+                    yield f"{name} {status}", content["schema"], example
+
+
+def test_every_operation_is_described(document: Document) -> None:
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(set(ids)) == len(ids)
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+        assert "500" in operation["responses"], name
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (name, status)
+
+
+def test_every_parameter_and_field_is_described(document: Document) -> None:
+    for name, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description"), (name, parameter["name"])
+    for field, schema in document["components"]["schemas"]["GenerationRequest"][
+        "properties"
+    ].items():
+        assert schema.get("description"), field
+
+
+def test_every_example_is_true_to_its_schema(document: Document) -> None:
+    found = list(examples(document))
+    assert len(found) > 60
+    for where, schema, example in found:
+        if schema.get("type") == "string":
+            assert isinstance(example, str), where
+            continue
+        name = schema["$ref"].rpartition("/")[2]
+        models()[name].model_validate_json(json.dumps(example))
+        fields = document["components"]["schemas"][name]["properties"]
+        assert set(example) <= set(fields), where
+
+
+def test_every_reference_leads_somewhere(document: Document) -> None:
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+    def references(part: Any) -> Iterator[str]:
+        if isinstance(part, dict):
+            if isinstance(part.get("$ref"), str):
+                yield part["$ref"]
+            for value in part.values():
+                yield from references(value)
+        elif isinstance(part, list):
+            for value in part:
+                yield from references(value)
+
+    assert set(references(document)) <= known
+    assert "HTTPValidationError" not in str(document)
+
+
+def test_the_page_has_every_operation(document: Document) -> None:
+    page = PAGE.read_text()
+    assert [name for name, _ in operations(document) if f"`{name}`" not in page] == []
+
+
+def test_the_page_has_every_error_code() -> None:
+    page = PAGE.read_text()
+    codes = {error.code: error.status for error in every_error(DarkroomError)}
+    assert [code for code, status in codes.items() if f"| `{code}` | {status} |" not in page] == []
+
+
+def test_the_page_has_every_field_of_a_request(document: Document) -> None:
+    page = PAGE.read_text()
+    fields = document["components"]["schemas"]["GenerationRequest"]["properties"]
+    assert [field for field in fields if f"`{field}`" not in page] == []

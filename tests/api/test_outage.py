@@ -1,0 +1,83 @@
+"""Redis away: an honest 503 soon, and work again as soon as it is back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.api.house import Hands, gateway, soon, wait_until
+from tests.redis_server import RedisServer
+
+BODY = {"prompt": "x"}
+
+
+@pytest.fixture
+def mortal() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+def test_without_redis_it_is_503_and_with_it_it_works_again(
+    mortal: RedisServer, tmp_path: Path
+) -> None:
+    with gateway(mortal.url, tmp_path) as client:
+        with Redis.from_url(mortal.url) as redis:
+            Hands(redis, tmp_path).serve()
+        id = client.post("/v1/generations", json=BODY).json()["id"]
+        mortal.kill()
+        began = time.monotonic()
+        answer = client.post("/v1/generations", json=BODY)
+        assert time.monotonic() - began < 2
+        assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
+        assert answer.headers["retry-after"] == "2"
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/readyz").json()["ready"] is False
+        mortal.start()
+        wait_until(lambda: client.get(f"/v1/generations/{id}").status_code == 200)
+        with Redis.from_url(mortal.url) as redis:
+            hands = Hands(redis, tmp_path)
+            hands.serve()
+            wait_until(lambda: redis.pubsub_numsub("darkroom:changes")[0][1] == 1)
+            hands.succeed(id)
+        answer = client.get(f"/v1/generations/{id}/events")
+        assert "succeeded" in answer.text
+
+
+def test_an_outage_while_waiting_is_no_refusal(mortal: RedisServer, tmp_path: Path) -> None:
+    with gateway(mortal.url, tmp_path) as client:
+        with Redis.from_url(mortal.url) as redis:
+            Hands(redis, tmp_path).serve()
+        with soon(mortal.kill):
+            answer = client.post("/v1/generations", json=BODY, headers={"Prefer": "wait=5"})
+        assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+def test_a_redis_that_hangs_is_503_within_two_seconds(mortal: RedisServer, tmp_path: Path) -> None:
+    with gateway(mortal.url, tmp_path) as client, Redis.from_url(mortal.url) as redis:
+        Hands(redis, tmp_path).serve()
+        assert client.post("/v1/generations", json=BODY).status_code == 202
+        pid = int(redis.info("server")["process_id"])  # type: ignore[index]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            answer = client.post("/v1/generations", json=BODY)
+            assert time.monotonic() - began < 2
+            assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: client.post("/v1/generations", json=BODY).status_code == 202)
+
+
+def test_a_gateway_starts_before_its_redis(tmp_path: Path) -> None:
+    with gateway(f"unix://{tmp_path}/none.sock", tmp_path) as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)

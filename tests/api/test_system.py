@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from server.api.deps import Gateway
+from server.spec import Sampler
+from tests.api.house import Hands, wait_until
+
+Start = Callable[..., httpx.Client]
+DEMO_TOKENIZER = Path(__file__).parents[2] / "server" / "models" / "demo" / "tokenizer"
+
+
+GATEWAY = """
+import sys, threading, time, urllib.request
+from server.api.app import make_server
+from server.catalog import load_catalog
+from server.config import Settings
+server = make_server(Settings(redis=sys.argv[1], data_dir=sys.argv[2], port=0), load_catalog())
+thread = threading.Thread(target=server.run)
+thread.start()
+while not server.started:
+    time.sleep(0.01)
+port = server.servers[0].sockets[0].getsockname()[1]
+for path in ("healthz", "openapi.json", "v1/checkpoints"):
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}").read()
+server.should_exit = True
+thread.join()
+print([name for name in ("torch", "diffusers", "transformers") if name in sys.modules])
+"""
+
+
+def test_a_running_gateway_never_imports_torch(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", GATEWAY, f"unix://{tmp_path}/none.sock", str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_checkpoints_are_listed_with_their_limits(client: httpx.Client) -> None:
+    listed = client.get("/v1/checkpoints").json()["checkpoints"]
+    assert listed[0]["name"] == "demo"
+    assert client.get("/v1/checkpoints/demo").json() == listed[0]
+    assert listed[0]["limits"]["max_side"] == 512
+    assert "source" not in listed[0], "it may be a path"
+
+
+def test_an_unknown_checkpoint_is_404(client: httpx.Client) -> None:
+    assert client.get("/v1/checkpoints/none").status_code == 404
+
+
+def test_samplers_say_what_they_look_at(client: httpx.Client) -> None:
+    samplers = {s["name"]: s for s in client.get("/v1/samplers").json()["samplers"]}
+    assert set(samplers) == set(Sampler)
+    assert (samplers["ddim"]["sigmas"], samplers["ddim"]["takes_eta"]) == (["default"], True)
+    assert "karras" in samplers["euler"]["sigmas"]
+
+
+def test_capabilities_name_the_bounds(client: httpx.Client) -> None:
+    said = client.get("/v1/capabilities").json()
+    assert said["default_checkpoint"] == "demo"
+    assert said["tasks"] == ["text-to-image"]
+    assert said["max_wait_seconds"] == 5.0
+
+
+def test_the_queue_tells_who_waits_and_how_long(client: httpx.Client) -> None:
+    client.post("/v1/generations", json={"prompt": "x"})
+    demo, *others = client.get("/v1/queue").json()["checkpoints"]
+    assert (demo["queued"], demo["ready_workers"], demo["capacity"]) == (1, 1, 4)
+    assert demo["wait_seconds"] == 4.0
+    assert {other["wait_seconds"] for other in others} == {None}
+
+
+def test_it_is_ready_with_a_worker_and_not_without(
+    client: httpx.Client, hands: Hands, redis: Redis
+) -> None:
+    assert client.get("/readyz").json()["checkpoints"]["demo"] == {"ready_workers": 1}
+    redis.flushall()
+    hands.serve(state="draining")
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["no worker is ready"])
+    assert client.get("/healthz").status_code == 200
+
+
+def test_metrics_count_routes_and_not_addresses(start: Start) -> None:
+    client = start()
+    accepted = client.post("/v1/generations", json={"prompt": "x"}).json()
+    client.post("/v1/generations", json={"prompt": "x", "width": 7})
+    client.get(accepted["urls"]["self"])
+    client.get("/v1/" + "a" * 50)
+    text = client.get("/metrics").text
+    assert 'route="/v1/generations/{id}"' in text
+    assert 'route="unmatched"' in text
+    assert accepted["id"] not in text
+    for line in (
+        'darkroom_generations_accepted_total{checkpoint="demo"} 1.0',
+        'darkroom_generations_refused_total{code="invalid_spec"} 1.0',
+        'darkroom_queue_depth{checkpoint="demo"} 1.0',
+    ):
+        assert line in text
+
+
+def test_a_line_is_logged_for_each_request_and_no_prompt(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "darkroom.api"):
+        client.post("/v1/generations", json={"prompt": "PLANTED", "width": 7})
+        client.post("/v1/generations?secret=PLANTED", json={"prompt": "PLANTED"})
+        wait_until(lambda: len(caplog.records) == 2)
+    assert "PLANTED" not in caplog.text
+
+
+def test_the_unexpected_is_500_and_leaks_nothing(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def burst(self: Gateway, name: str | None) -> None:
+        raise RuntimeError("PLANTED")
+
+    monkeypatch.setattr(Gateway, "card", burst)
+    with caplog.at_level(logging.ERROR, "darkroom.api"):
+        answer = client.post("/v1/generations", json={"prompt": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "PLANTED" not in answer.text
+    assert "PLANTED" in caplog.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def tokens(client: httpx.Client, prompt: str) -> dict[str, Any]:
+    answer = client.post("/v1/tokenize", json={"prompt": prompt})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_prompt_is_shown_as_tokens(client: httpx.Client) -> None:
+    found = tokens(client, "A  red circle")
+    assert [token["text"] for token in found["tokens"]] == ["A", "red", "circle"]
+    assert (found["count"], found["cut"]) == (3, None)
+
+
+def test_what_would_be_cut_is_shown(client: httpx.Client) -> None:
+    found = tokens(client, "red " * 75 + "and blue")
+    assert [(c["start"], c["end"]) for c in found["chunks"]] == [(0, 75), (75, found["count"])]
+    assert found["cut"]["text"] == "and blue"
+
+
+def test_an_empty_prompt_has_no_tokens(client: httpx.Client) -> None:
+    assert tokens(client, "")["chunks"] == []
+
+
+def test_a_tokenizer_that_is_not_here_is_503(client: httpx.Client) -> None:
+    answer = client.post("/v1/tokenize", json={"prompt": "x", "checkpoint": "sd-v1-5"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+PROMPTS = [
+    "a red circle",
+    "It's 1999's   BEST photo!!! of Zürich, 中文 🙂",
+    "<|endoftext|> a <|startoftext|>b!",
+    "e\u0301tude\n\ttabs ﬁ",
+    "!!! wow! 'tis don't",
+    "",
+]
+COMPARE = """
+import json, sys
+from pathlib import Path
+from transformers import CLIPTokenizer
+from server.api.tokenizers import read_tokenizer
+folder, prompts = sys.argv[1], json.loads(sys.argv[2])
+theirs, ours = CLIPTokenizer.from_pretrained(folder), read_tokenizer(Path(folder))
+for prompt in prompts:
+    want = theirs(prompt, add_special_tokens=False).input_ids
+    have = ours.encode(prompt, add_special_tokens=False).ids
+    assert want == have, (prompt, want, have)
+"""
+
+
+@pytest.mark.parametrize("files", ["tokenizer.json", "vocab.json", "a pad token of its own"])
+def test_tokens_are_those_of_transformers(tmp_path: Path, files: str) -> None:
+    """In a process of its own: transformers brings warnings and torch."""
+    pytest.importorskip("transformers")
+    names = {"vocab.json", "merges.txt", "tokenizer_config.json"}
+    for name in names | ({"tokenizer.json"} if files == "tokenizer.json" else set()):
+        (tmp_path / name).write_bytes((DEMO_TOKENIZER / name).read_bytes())
+    if files == "a pad token of its own":
+        config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        config["pad_token"] = "!"
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    arguments = [sys.executable, "-c", COMPARE, str(tmp_path), json.dumps(PROMPTS)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
