@@ -5,11 +5,8 @@ PORT ?= 8000
 HOST ?= 127.0.0.1
 ARGS ?=
 
-# PyPI's torch for Linux brings gigabytes of CUDA. Unless pip here is configured to look elsewhere,
-# take the CPU build; for a GPU: make setup TORCH_INDEX=https://pypi.org/simple
-CPU_TORCH := https://download.pytorch.org/whl/cpu
-TORCH_INDEX ?= $(shell [ "$$(uname -s)" != Linux ] || $(PYTHON) -m pip config list | \
-	grep -qE 'index-url|find-links' || echo $(CPU_TORCH))
+# The default torch for Linux brings gigabytes of CUDA; the index of its CPU builds goes here.
+TORCH_INDEX ?=
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)

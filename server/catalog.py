@@ -43,6 +43,7 @@ class Limits(Frozen):
     max_images: int = 16
     max_steps: int = 150
     max_guidance: float = 50.0
+    max_clip_skip: int = 11
     max_prompt_characters: int = 20_000
 
 

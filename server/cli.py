@@ -107,7 +107,9 @@ def serve(
         raise typer.BadParameter("name at least one checkpoint: --worker or DARKROOM_WORKERS")
     for name in served:
         cards[name]  # an unknown one is told before anything starts
-    console = JsonLines() if settings.log_format == "json" else Terminal(served[0])
+    default = settings.default_checkpoint or served[0]
+    settings = settings.model_copy(update={"default_checkpoint": cards[default].name})
+    console = JsonLines() if settings.log_format == "json" else Terminal()
     Supervisor(settings, _listener(settings, fd), console).run()
 
 

@@ -30,6 +30,11 @@ class Settings(BaseSettings):
         "demo",
         description="What `serve` starts workers for: CHECKPOINT[@DEVICE], separated by spaces.",
     )
+    default_checkpoint: str = Field(
+        "",
+        description="For requests that name none. Empty: that of the first worker of `serve`, else "
+        "the catalog's first.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Where images and the embedded Redis keep their files."
     )

@@ -44,6 +44,8 @@ class ConsoleFormatter(logging.Formatter):
 
 def configure(form: Literal["console", "json"], level: str, stream: TextIO | None = None) -> None:
     """Replace the root logger's handlers; libraries speak at warning and above."""
+    # Nobody prints them, and each line would pay for finding them out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
     root = logging.getLogger()

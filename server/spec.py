@@ -82,6 +82,13 @@ TAKES_ETA = frozenset({Sampler.DDIM, Sampler.TCD})
 """The samplers whose diffusers class has an eta; the others ignore it."""
 
 
+DISTILLED = frozenset({Sampler.LCM, Sampler.TCD})
+"""Samplers whose steps are picked from the short schedule that a model was distilled with."""
+
+DISTILLED_STEPS = 50
+"""The length of that schedule in diffusers' defaults, which no known checkpoint changes."""
+
+
 class OutputFormat(StrEnum):
     """The encodings an image can be returned in."""
 

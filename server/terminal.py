@@ -15,22 +15,19 @@ STYLES = ("cyan", "magenta", "yellow", "green", "blue")
 log = logging.getLogger("darkroom.serve")
 
 
-def curl_line(url: str, checkpoint: str = "demo") -> str:
+def curl_line(url: str) -> str:
     """A command that draws a picture when it is pasted into a shell."""
-    # The demo is what the catalog offers first, so it need not be named.
-    body = {"prompt": PROMPT} | ({} if checkpoint == "demo" else {"checkpoint": checkpoint})
     return (
         f"curl -fsS {url}/v1/generations -H 'Prefer: wait=60' -H 'Accept: image/png' "
         "-H 'Content-Type: application/json' "
-        f"-d '{json.dumps(body)}' -o picture.png"
+        f"-d '{json.dumps({'prompt': PROMPT})}' -o picture.png"
     )
 
 
 class Terminal:
     """Lines with the name of who wrote them, and where to go once everything answers."""
 
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._styles: dict[str, str] = {}
 
@@ -48,7 +45,7 @@ class Terminal:
         self._show(
             Text.assemble("\nDarkroom is ready at ", (url, "bold green"), "\n\n"),
             Text.assemble("  API docs   ", (f"{url}/docs", "underline"), "\n"),
-            Text.assemble("  Try it     ", (curl_line(url, self._checkpoint), "bold"), "\n"),
+            Text.assemble("  Try it     ", (curl_line(url), "bold"), "\n"),
             Text("  Stop       Ctrl-C\n"),
         )
 

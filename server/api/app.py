@@ -40,6 +40,7 @@ def create_app(
     *,
     max_body_bytes: int,
     max_wait_seconds: float,
+    default_checkpoint: str = "",
 ) -> FastAPI:
     """All the gateway needs comes in as arguments; its lifespan starts and closes the broker."""
 
@@ -67,6 +68,7 @@ def create_app(
         metrics=metrics,
         max_body_bytes=max_body_bytes,
         max_wait_seconds=max_wait_seconds,
+        default_checkpoint=catalog[default_checkpoint or next(iter(catalog))].name,
         looks={},
     )
     for router in ROUTERS:
@@ -92,6 +94,7 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         CollectorRegistry(),
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,
+        default_checkpoint=settings.default_checkpoint,
     )
     config = uvicorn.Config(
         app,

@@ -34,15 +34,16 @@ class Gateway:
     metrics: GatewayMetrics
     max_body_bytes: int
     max_wait_seconds: float
+    default_checkpoint: str
     looks: dict[str, tuple[float, QueueInfo]]
 
     def card(self, name: str | None) -> Card:
-        """The card of that name, or the catalog's first.
+        """The card of that name, or of the default checkpoint.
 
         Raises:
             UnknownCheckpoint: the catalog has none of this name.
         """
-        return self.catalog[next(iter(self.catalog)) if name is None else name]
+        return self.catalog[self.default_checkpoint if name is None else name]
 
     async def record(self, generation: Generation) -> GenerationRecord:
         """The record, with its place in the queue. What was accepted just now knows its place, so

@@ -24,6 +24,8 @@ SECURITY = [
 ]
 STRICT = [*SECURITY, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
 UNCACHED = (b"cache-control", b"no-store")
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked all the time by machines; told at debug only."""
 DOCS = "/docs"
 """The one page that may load scripts: FastAPI's own, which fetches Swagger UI from its CDN."""
 
@@ -105,10 +107,11 @@ class Boundary:
         count, duration = self._counters(route, method, status)
         count.inc()
         duration.observe(seconds)
-        if log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if route in PROBES else logging.INFO
+        if log.isEnabledFor(level):
             line = f"{method} {route} {status} {seconds * 1000:.1f} ms"
             # Not `log.info`, which looks for its caller: once a request that is too dear.
-            record = logging.LogRecord(log.name, logging.INFO, "", 0, line, None, None)
+            record = logging.LogRecord(log.name, level, "", 0, line, None, None)
             vars(record).update(_generation(scope))
             log.handle(record)
 

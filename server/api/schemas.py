@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.catalog import Card
 from server.errors import FieldError, InvalidSpec
 from server.spec import (
+    DISTILLED,
+    DISTILLED_STEPS,
     MAX_SEED,
     SPACED,
     TAKES_ETA,
@@ -53,7 +55,7 @@ class GenerationRequest(Asked):
 
     task: Task = Field(Task.TEXT_TO_IMAGE, description="What kind of generation this is.")
     checkpoint: str | None = Field(
-        None, description="A name from `GET /v1/checkpoints`; the first of them by default."
+        None, description="A name from `GET /v1/checkpoints`; the server's default if left out."
     )
     prompt: str = Field(description="What the picture should show.")
     negative_prompt: str | None = Field(
@@ -85,7 +87,7 @@ class GenerationRequest(Asked):
         description="Image i is drawn with seed + i. Drawn at random, and reported, by default.",
     )
     clip_skip: int | None = Field(
-        None, ge=0, le=12, description="Text encoder layers left out, counted from the last."
+        None, ge=0, description="Text encoder layers left out, counted from the last."
     )
     output_format: OutputFormat | None = Field(None, description="png by default.")
     priority: int | None = Field(None, ge=-10, le=10, description="Higher is served sooner.")
@@ -161,10 +163,13 @@ def _size(wanted: TextToImage, card: Card) -> Iterator[FieldError]:
 
 def _amounts(wanted: TextToImage, card: Card) -> Iterator[FieldError]:
     limits = card.limits
+    distilled = wanted.sampler in DISTILLED
+    most_steps = min(limits.max_steps, DISTILLED_STEPS) if distilled else limits.max_steps
     for name, value, low, high in (
         ("num_images", wanted.num_images, 1, limits.max_images),
-        ("num_inference_steps", wanted.num_inference_steps, 1, limits.max_steps),
+        ("num_inference_steps", wanted.num_inference_steps, 1, most_steps),
         ("guidance_scale", wanted.guidance_scale, 0, limits.max_guidance),
+        ("clip_skip", wanted.clip_skip, 0, limits.max_clip_skip),
     ):
         if not low <= value <= high:
             rule = f"must be between {low:g} and {high:g}"

@@ -53,7 +53,7 @@ EXAMPLE: dict[str, Any] = {
 class TokenizeRequest(Asked):
     """A prompt, and the checkpoint whose tokenizer reads it."""
 
-    checkpoint: str | None = Field(None, description="The catalog's first by default.")
+    checkpoint: str | None = Field(None, description="The server's default if left out.")
     prompt: str = Field(description="What to look at.", max_length=MAX_CHARACTERS)
 
 

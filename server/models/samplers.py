@@ -34,7 +34,7 @@ from diffusers import (
 )
 
 from server.errors import InvalidSpec
-from server.spec import SPACED, Sampler, Sigmas
+from server.spec import DISTILLED, SPACED, Sampler, Sigmas
 
 # What a class is told besides the checkpoint's own config. A foreign config may carry another
 # class's algorithm or solver under the same key, so those that have one always name theirs.
@@ -80,9 +80,6 @@ CLASSES: dict[Sampler, tuple[Any, dict[str, Any]]] = {
     Sampler.IPNDM: (IPNDMScheduler, {}),
     Sampler.SA_SOLVER: (SASolverScheduler, {"algorithm_type": "data_prediction"}),
 }
-
-DISTILLED = frozenset({Sampler.LCM, Sampler.TCD})
-"""Samplers whose steps are picked from the short schedule that a model was distilled with."""
 
 
 class Samplers:

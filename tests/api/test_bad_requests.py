@@ -73,6 +73,18 @@ BAD: dict[str, tuple[bytes, int, str, str | None]] = {
         "invalid_spec",
         "num_inference_steps",
     ),
+    "more steps than lcm's schedule has": (
+        with_prompt(num_inference_steps=51, sampler="lcm"),
+        422,
+        "invalid_spec",
+        "num_inference_steps",
+    ),
+    "a text encoder without layers": (
+        with_prompt(clip_skip=2),
+        422,
+        "invalid_spec",
+        "clip_skip",
+    ),
     "400 digits of steps": (
         with_prompt(num_inference_steps=10**400),
         422,
