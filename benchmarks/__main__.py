@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import drawing, service
+from benchmarks import accept, drawing, service
 from benchmarks.timing import Figure
 from server.catalog import Card, load_catalog
 from server.models.loading import load
@@ -49,7 +49,7 @@ def measure(parts: list[str], rounds: int) -> Iterator[Figure]:
     if "drawing" in parts:
         yield from drawing_figures(rounds)
     if "accept" in parts:
-        yield from ()
+        yield accept.figure()
     if "service" in parts:
         yield from service_figures(rounds)
 

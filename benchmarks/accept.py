@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,36 +24,39 @@ from pathlib import Path
 import redis
 import uvloop
 
+from benchmarks.timing import Figure, at_most
 from server import log
 from server.api.app import make_server
 from server.broker import keys
 from server.catalog import load_catalog
 from server.config import Settings
+from server.embedded import EmbeddedRedis
 
 BODY = json.dumps({"prompt": "a red circle above a blue square", "seed": 7, "width": 128})
 HEADERS = {"Content-Type": "application/json"}
 WARM_UP = 500
 CONNECTIONS = 16
+REQUESTS = 4800
 
 
-def measure(requests: int = 4800) -> float:
+def measure(requests: int) -> float:
     """Microseconds of the gateway's CPU time per accepted generation."""
     with tempfile.TemporaryDirectory() as folder:
-        socket = f"{folder}/redis.sock"
-        quiet = ["--port", "0", "--save", "", "--appendonly", "no", "--dir", folder]
-        server = subprocess.Popen(
-            ["redis-server", "--unixsocket", socket, *quiet], stdout=subprocess.DEVNULL
-        )
+        embedded = EmbeddedRedis(Path(folder))
+        embedded.start()
         try:
-            return _measured(Path(folder), f"unix://{socket}", requests)
+            return _measured(Path(folder), embedded.url, requests)
         finally:
-            server.terminate()
-            server.wait()
+            embedded.stop()
+
+
+def figure() -> Figure:
+    """(d) What one POST costs, against its bar."""
+    detail = f"over {REQUESTS} requests of {CONNECTIONS} connections, with logs and metrics on"
+    return at_most("(d) CPU time to accept a POST", measure(REQUESTS), 500.0, "us", detail)
 
 
 def _measured(folder: Path, url: str, requests: int) -> float:
-    while not Path(url.removeprefix("unix://")).exists():
-        time.sleep(0.02)
     redis.Redis.from_url(url).set(keys.served("demo"), "nobody")
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     settings = {"redis": url, "data_dir": folder, "port": 0, "max_queued": 10**7}
@@ -111,5 +113,5 @@ def _submit(port: int, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 4800
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else REQUESTS
     print(f"{measure(number):.0f} us of gateway CPU per accepted generation, over {number}")
