@@ -50,5 +50,5 @@ $(READY): pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { \
 		echo "Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
-		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev,load]'
+		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev]'
 	@touch $@

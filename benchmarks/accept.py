@@ -32,7 +32,7 @@ from server.catalog import load_catalog
 from server.config import Settings
 from server.embedded import EmbeddedRedis
 
-BODY = json.dumps({"prompt": "a red circle above a blue square", "seed": 7, "width": 128})
+BODY = json.dumps({"prompt": "a red circle on a blue background", "seed": 7, "width": 128})
 HEADERS = {"Content-Type": "application/json"}
 WARM_UP = 500
 CONNECTIONS = 16

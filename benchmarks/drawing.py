@@ -35,12 +35,14 @@ class Subject:
     specs: list[TextToImage]
     rows: list[int] = field(default_factory=list)
     """Row counts of the engine's UNet calls in its last run."""
+    decodes: list[int] = field(default_factory=list)
+    """Batch sizes of its autoencoder calls: pictures of one size that finish in one step."""
 
     def draw_with_engine(self) -> None:
         """All specs through the engine, `IN_FLIGHT` at a time, as a worker would."""
         engine = Engine(self.denoiser, max_step_pixels=10**12)
         waiting, in_flight = list(reversed(self.specs)), 0
-        self.rows = []
+        self.rows, self.decodes = [], []
         while waiting or engine.busy:
             while waiting and in_flight < IN_FLIGHT:
                 spec = waiting.pop()
@@ -49,6 +51,8 @@ class Subject:
                 in_flight += 1
             step = engine.step()
             self.rows.append(step.rows)
+            if step.outcomes:
+                self.decodes.append(len(step.outcomes))
             for outcome in step.outcomes:
                 assert outcome.picture is not None, outcome.error
                 outcome.picture.array()
@@ -81,8 +85,8 @@ class Subject:
             bare_calls(self.pipeline, [2 if spec.guided else 1] * spec.num_inference_steps, [1])
 
     def call_bare_as_batched(self) -> None:
-        """UNet calls of the row counts that the engine made, and its decodes."""
-        bare_calls(self.pipeline, self.rows, [1] * len(self.specs))
+        """UNet and autoencoder calls of the batch sizes that the engine made."""
+        bare_calls(self.pipeline, self.rows, self.decodes)
 
     def _call(self, group: list[TextToImage]) -> None:
         spec = group[0]

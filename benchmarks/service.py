@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 
 import httpx
 
 from benchmarks.timing import Figure, alternate, at_most
-
-START_SECONDS = 120.0
+from server import remote
+from server.config import Settings
 
 
 @contextlib.contextmanager
 def private_server() -> Iterator[httpx.Client]:
-    """`darkroom serve` on a free port with a data directory of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "server",
-            "serve",
-            "--port",
-            str(port),
-            "--data-dir",
-            folder,
-        ]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
-        )
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                _await_ready(client, process)
-                yield client
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-
-
-def _await_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if client.get("/readyz").status_code == 200:
-                return
-        time.sleep(0.1)
-    raise RuntimeError("the private server did not become ready")
+    """A client of `darkroom serve` on a free port with a data directory of its own."""
+    with (
+        remote.private_server(Settings(), "demo") as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        yield client
 
 
 def claim(client: httpx.Client, count: int) -> Figure:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from server.errors import CheckpointError, UnknownCheckpoint
 from server.spec import Frozen, OutputFormat, Sampler, Sigmas, Task
@@ -30,21 +30,21 @@ class Defaults(Frozen):
     negative_prompt: str = ""
     clip_skip: int = 0
     output_format: OutputFormat = OutputFormat.PNG
-    deadline_seconds: float = 3600.0
+    deadline_seconds: float = Field(default=3600.0, gt=0, le=604_800)
 
 
 class Limits(Frozen):
     """What is refused. Sides and pixels bound memory, the rest bounds time."""
 
-    min_side: int = 64
-    max_side: int = 2048
-    max_pixels: int
-    side_multiple: int = 8
-    max_images: int = 16
-    max_steps: int = 150
-    max_guidance: float = 50.0
-    max_clip_skip: int = 11
-    max_prompt_characters: int = 20_000
+    min_side: int = Field(default=64, gt=0)
+    max_side: int = Field(default=2048, gt=0)
+    max_pixels: int = Field(gt=0)
+    side_multiple: int = Field(default=8, gt=0)
+    max_images: int = Field(default=16, gt=0)
+    max_steps: int = Field(default=150, gt=0)
+    max_guidance: float = Field(default=50.0, ge=0)
+    max_clip_skip: int = Field(default=11, ge=0)
+    max_prompt_characters: int = Field(default=20_000, gt=0)
 
 
 class Card(Frozen):
@@ -61,6 +61,19 @@ class Card(Frozen):
     licence: str = ""
     defaults: Defaults
     limits: Limits
+
+    @model_validator(mode="after")
+    def _draws_its_own_defaults(self) -> Self:
+        """A request that names only a prompt must be one that can be drawn."""
+        size, limits, defaults = self.native_size, self.limits, self.defaults
+        fits = limits.min_side <= size <= limits.max_side and size**2 <= limits.max_pixels
+        if not fits or size % limits.side_multiple:
+            raise ValueError(f"native_size {size} is outside its own limits")
+        if not 1 <= defaults.num_inference_steps <= limits.max_steps:
+            raise ValueError("defaults.num_inference_steps is outside its own limits")
+        if not 0 <= defaults.guidance_scale <= limits.max_guidance:
+            raise ValueError("defaults.guidance_scale is outside its own limits")
+        return self
 
 
 class Catalog(Mapping[str, Card]):
@@ -104,9 +117,12 @@ def load_catalog(own: Path | None = None) -> Catalog:
 def _tables(path: Path) -> dict[str, dict[str, Any]]:
     try:
         with path.open("rb") as file:
-            tables = tomllib.load(file).get("checkpoints", {})
-    except (OSError, tomllib.TOMLDecodeError) as error:
+            document = tomllib.load(file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CheckpointError(f"cannot read the catalog {path}: {error}") from error
+    tables = document.pop("checkpoints", {})
+    if document:
+        raise CheckpointError(f"{path}: {next(iter(document))!r} means nothing here")
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
         raise CheckpointError(f"{path}: every card is a table [checkpoints.NAME]")
     return tables
@@ -117,8 +133,8 @@ def _card(name: str, tables: Mapping[str, dict[str, Any]]) -> Card:
         return Card.model_validate({"name": name} | _extended(name, tables, ()))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"checkpoint {name!r}: {where}: {first['msg']}") from error
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise CheckpointError(f"checkpoint {name!r}: {where}{first['msg']}") from error
 
 
 def _extended(
@@ -133,7 +149,12 @@ def _extended(
     parent = table.pop("extends", None)
     if parent is None:
         return table
+    if not isinstance(parent, str):
+        raise CheckpointError(f"checkpoint {name!r}: extends names one other card")
     base = _extended(parent, tables, (*seen, name))
     for part in ("defaults", "limits"):
-        table[part] = base.get(part, {}) | table.get(part, {})
+        own = table.get(part, {})
+        if not isinstance(own, dict):
+            raise CheckpointError(f"checkpoint {name!r}: {part} is a table")
+        table[part] = base.get(part, {}) | own
     return base | table

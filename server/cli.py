@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from server import __version__
@@ -265,7 +266,8 @@ def main() -> None:
     except DarkroomError as error:
         if logging.getLogger("darkroom").isEnabledFor(logging.DEBUG):
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error.message}")
+        said = f"[bold red]error:[/] {escape(error.message)}"
+        Console(stderr=True, highlight=False).print(said, soft_wrap=True)
         raise SystemExit(HOPELESS if isinstance(error, CheckpointError) else 1) from None
 
 
@@ -279,7 +281,12 @@ def _need_redis(settings: Settings) -> None:
 def _listener(settings: Settings, fd: int | None) -> socket.socket:
     from server.listener import listen
 
-    return listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
+    if fd is None:
+        return listen(settings.host, settings.port)
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise typer.BadParameter(f"--fd {fd}: {error.strerror}") from error
 
 
 def _catalog(own: Path | None) -> Catalog:

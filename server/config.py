@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -98,6 +99,16 @@ class Settings(BaseSettings):
         le=65535,
         description="A worker's own /metrics port on loopback; `serve` counts up from it. 0: none.",
     )
+
+    @field_validator("beat_seconds")
+    @classmethod
+    def _fits_a_lease(cls, beat: float, others: ValidationInfo) -> float:
+        """A late beat or two must not look like a death."""
+        lease = others.data.get("lease_seconds", math.inf)
+        if beat * 3 > lease:
+            rule = f"at most a third of lease_seconds, which is {lease:g}"
+            raise ValueError(f"must be {rule}, or a live worker has its generations taken over")
+        return beat
 
     @classmethod
     def settings_customise_sources(

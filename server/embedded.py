@@ -127,8 +127,11 @@ class EmbeddedRedis:
             DarkroomError: no binary, the data directory is in use or too new, or it will not start.
         """
         path, version = find_redis_server()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder.chmod(0o700)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.chmod(0o700)
+        except OSError as error:
+            raise DarkroomError(f"cannot use the data directory: {error}") from error
         self._hold()
         try:
             self._refuse_newer_data(version)

@@ -172,7 +172,7 @@ class NoWorker(Unavailable):
 
 
 class BrokerUnavailable(Unavailable):
-    """Redis cannot be reached, or refuses writes; nothing was changed."""
+    """Redis cannot be reached, or refuses writes; whether anything was changed is unknown."""
 
     code = "broker_unavailable"
 

@@ -53,6 +53,11 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """What to type on this machine to reach it."""
     host, port = listener.getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:
+    return url(host, port)
+
+
+def url(host: str, port: int) -> str:
+    """What to type on this machine to reach what listens on this host and port."""
+    if host in ("0.0.0.0", "::"):
         host = "::1" if ":" in host else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

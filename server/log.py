@@ -37,9 +37,9 @@ class ConsoleFormatter(logging.Formatter):
         """Control characters are escaped, so nobody's input can forge a line."""
         line = super().format(record)
         head, *rest = line.split("\n") if record.exc_info else [line]
-        head = "".join(c if c.isprintable() else repr(c)[1:-1] for c in head)
         generation = getattr(record, "generation", None)
-        return "\n".join([f"{head} [{generation}]" if generation else head, *rest])
+        head = f"{head} [{generation}]" if generation else head
+        return "\n".join(["".join(c if c.isprintable() else repr(c)[1:-1] for c in head), *rest])
 
 
 def configure(form: Literal["console", "json"], level: str, stream: TextIO | None = None) -> None:

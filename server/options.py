@@ -83,7 +83,7 @@ def settings_of(**given: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         name = "_".join(str(part) for part in first["loc"])
         raise typer.BadParameter(f"DARKROOM_{name.upper()}: {first['msg']}") from error
-    except (tomllib.TOMLDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise typer.BadParameter(f"darkroom.toml: {error}") from error
     log.configure(settings.log_format, settings.log_level)
     return settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -18,14 +19,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from server.config import Settings
 from server.embedded import tied
 from server.errors import DarkroomError
-from server.listener import listen, url_of
+from server.listener import listen, url, url_of
 from server.spec import OutputFormat
 from server.supervisor import command, get, ready_workers
 
 FORMATS = {f".{form.value}": form.value for form in OutputFormat} | {".jpg": "jpeg"}
 RECONNECTS = 5
+FIRST_PAUSE_SECONDS = 0.2
 PATIENCE_SECONDS = 600.0
 """How long a private server may take to load its checkpoint."""
+
+ALONE = {
+    "DARKROOM_HOST": "127.0.0.1",
+    "DARKROOM_REDIS": "",
+    "DARKROOM_STORAGE": "",
+    "DARKROOM_DEFAULT_CHECKPOINT": "",
+    "DARKROOM_METRICS_PORT": "0",
+}
+"""A private server shares nothing with one that is set up here: this beats darkroom.toml."""
 
 
 def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | None) -> None:
@@ -41,8 +52,8 @@ def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | N
     body = body | {"output_format": FORMATS[output.suffix.lower()]}
     console = Console(stderr=True, highlight=False)
     with (
-        _somebody(settings, body, server, console) as url,
-        httpx.Client(base_url=url, timeout=httpx.Timeout(30.0)) as client,
+        _somebody(settings, body, server, console) as where,
+        httpx.Client(base_url=where, timeout=httpx.Timeout(30.0)) as client,
     ):
         try:
             record = _follow(client, body, console)
@@ -52,7 +63,7 @@ def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | N
                 size, seed = f"{image['width']}x{image['height']}", image["seed"]
                 console.print(f"[bold green]{path}[/]  {size}, seed {seed}")
         except httpx.HTTPError as error:
-            raise DarkroomError(f"{url} cannot be reached any more: {error}") from error
+            raise DarkroomError(f"{where} cannot be reached any more: {error}") from error
         except OSError as error:
             raise DarkroomError(f"cannot write: {error}") from error
 
@@ -62,7 +73,7 @@ def _somebody(
     settings: Settings, body: dict[str, Any], server: str | None, console: Console
 ) -> Iterator[str]:
     """The server that was named, else the one on this machine, else a private one."""
-    here = f"http://{settings.host}:{settings.port}"
+    here = url(settings.host, settings.port)
     if server is not None:
         yield server.rstrip("/")
     elif get(here, "/healthz") is not None:
@@ -71,15 +82,20 @@ def _somebody(
         checkpoint = body.get("checkpoint", "demo")
         with (
             console.status(f"Starting a private server of [bold]{checkpoint}[/] …") as status,
-            _private(settings, checkpoint) as url,
+            private_server(settings, checkpoint) as private,
         ):
             status.stop()
-            yield url
+            yield private
 
 
 @contextlib.contextmanager
-def _private(settings: Settings, checkpoint: str) -> Iterator[str]:
-    """A server of our own on a free port, which is gone afterwards with all it wrote."""
+def private_server(settings: Settings, checkpoint: str) -> Iterator[str]:
+    """A server of our own on a free port, which is gone afterwards with all it wrote. Its URL, once
+    it is ready.
+
+    Raises:
+        DarkroomError: it does not start; says why.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as folder,
         listen("127.0.0.1", 0) as listener,
@@ -92,6 +108,7 @@ def _private(settings: Settings, checkpoint: str) -> Iterator[str]:
         with log.open("wb") as lines:
             process = subprocess.Popen(
                 tied(*command("serve", *options)),
+                env=os.environ | ALONE,
                 stdin=subprocess.DEVNULL,
                 stdout=lines,
                 stderr=lines,
@@ -99,17 +116,17 @@ def _private(settings: Settings, checkpoint: str) -> Iterator[str]:
                 pass_fds=[fd],
             )
         try:
-            url = url_of(listener)
-            _await_ready(process, url, log)
-            yield url
+            where = url_of(listener)
+            _await_ready(process, where, log)
+            yield where
         finally:
             process.terminate()
             process.wait()
 
 
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _await_ready(process: subprocess.Popen[bytes], where: str, log: Path) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not ready_workers(url):
+    while not ready_workers(where):
         if process.poll() is not None or time.monotonic() > deadline:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise DarkroomError(f"the private server did not start:\n{last}")
@@ -150,24 +167,26 @@ def _follow(client: httpx.Client, body: dict[str, Any], console: Console) -> dic
     return dict(record)
 
 
-def _events(client: httpx.Client, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Events until `done`; a broken connection is taken up where it broke."""
-    last = "0"
-    for attempt in range(RECONNECTS + 1):
+def _events(client: httpx.Client, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Events until `done`; a broken connection is taken up where it broke. Each event that comes
+    gives it all its attempts back."""
+    last, attempt = "0", 0
+    while attempt <= RECONNECTS:
         try:
-            with client.stream("GET", url, headers={"Last-Event-ID": last}) as response:
+            with client.stream("GET", path, headers={"Last-Event-ID": last}) as response:
                 if response.is_error:
                     response.read()
                 _checked(response)
                 for id, event, data in _parsed(response.iter_lines()):
                     yield event, data
-                    last = id
+                    last, attempt = id, 0
                     if event == "done":
                         return
         except httpx.TransportError:
             if attempt == RECONNECTS:
                 raise
-        time.sleep(0.2 * 2**attempt)
+        time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+        attempt += 1
     raise DarkroomError("the server ends the stream of events before the generation is done")
 
 

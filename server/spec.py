@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter
 
@@ -148,8 +148,12 @@ class TextToImage(Frozen):
     seed: int = Field(ge=0, le=MAX_SEED, description="Image i is drawn with seed + i.")
     clip_skip: int = Field(ge=0, description="Text encoder layers left out, counted from the last.")
     output_format: OutputFormat
-    priority: int = Field(ge=-10, le=10, description="Higher is served sooner.")
+    priority: int = Field(
+        ge=-10, le=10, description="Higher steps sooner among the pictures that a worker holds."
+    )
     deadline_seconds: float = Field(gt=0, description="From acceptance to the terminal state.")
+    # With a default, as every field that comes later: records of before must stay readable.
+    strict: bool = Field(default=False, description="What would only warn fails it instead.")
 
     @property
     def guided(self) -> bool:
@@ -157,7 +161,6 @@ class TextToImage(Frozen):
         return self.guidance_scale > 1.0
 
 
-GenerationSpec = Annotated[TextToImage, Field(discriminator="task")]
 SPEC: TypeAdapter[TextToImage] = TypeAdapter(TextToImage)
 """Reads and writes any spec, whatever its task."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from server.errors import NotFound, Unavailable
+
+log = logging.getLogger("darkroom.storage")
 
 
 class ImageStore(Protocol):
@@ -40,7 +43,7 @@ class ObjectImageStore:
         try:
             obstore.put(self._store, key, data)
         except (BaseError, OSError) as error:
-            raise Unavailable(f"the image store refused {key}: {error}") from error
+            raise _away("cannot be written", key, error) from error
 
     async def get(self, key: str) -> bytes:
         """Read it back.
@@ -54,7 +57,7 @@ class ObjectImageStore:
         except FileNotFoundError as error:
             raise NotFound(f"the image {key} is no longer stored") from error
         except (BaseError, OSError) as error:
-            raise Unavailable("the image store cannot be read", retry_after=2.0) from error
+            raise _away("cannot be read", key, error) from error
 
     async def delete(self, *keys: str) -> None:
         """Remove them; what is not there is no error."""
@@ -64,7 +67,14 @@ class ObjectImageStore:
             except FileNotFoundError:
                 continue
             except (BaseError, OSError) as error:
-                raise Unavailable("the image store refused to delete", retry_after=2.0) from error
+                raise _away("refuses to delete", key, error) from error
+
+
+def _away(what: str, key: str, error: Exception) -> Unavailable:
+    """A sentence for the caller; what the store itself says names hosts and paths, so it is logged
+    only."""
+    log.error("the image store %s at %s: %s", what, key, error)
+    return Unavailable(f"the image store {what}", retry_after=2.0)
 
 
 def open_store(location: str, data_dir: Path) -> ObjectImageStore:

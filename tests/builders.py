@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 from server.spec import OutputFormat, Sampler, Sigmas, TextToImage
@@ -29,6 +30,7 @@ def a_spec(**changes: Any) -> TextToImage:
         "output_format": OutputFormat.PNG,
         "priority": 0,
         "deadline_seconds": 60.0,
+        "strict": False,
     }
     return TextToImage(**(fields | changes))
 
@@ -36,4 +38,6 @@ def a_spec(**changes: Any) -> TextToImage:
 def a_claim(id: str = "gen_" + 32 * "0", **changes: Any) -> Claim:
     """A claim made now of a generation that was accepted now."""
     now = time.time()
-    return Claim(id=id, execution="e1", spec=a_spec(**changes), created_at=now, started_at=now)
+    return Claim(
+        id=id, execution=uuid.uuid4().hex, spec=a_spec(**changes), created_at=now, started_at=now
+    )

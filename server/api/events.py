@@ -17,7 +17,8 @@ from server.errors import BadRequest, BrokerUnavailable, DarkroomError, Gone, No
 
 PING_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
-STREAM_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+STREAM_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
+MAX_STREAM_NUMBER = 2**64 - 1
 
 EXAMPLE = """retry: 2000
 
@@ -76,7 +77,8 @@ async def follow_generation(
 ) -> StreamingResponse:
     """Everything that has happened, then everything that happens, up to and including `done`."""
     after = request.headers.get("last-event-id", "0")
-    if not STREAM_ID.fullmatch(after):
+    parts = STREAM_ID.fullmatch(after)
+    if parts is None or any(int(part or 0) > MAX_STREAM_NUMBER for part in parts.groups()):
         raise BadRequest(
             "Last-Event-ID: must be the id of an event of this stream", field="Last-Event-ID"
         )

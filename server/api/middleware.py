@@ -6,14 +6,17 @@ Plain ASGI, because this runs on the hot path and streams pass through it.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from functools import cache
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.handlers import problem_response
 from server.errors import BodyTooLarge, DarkroomError
 from server.metrics import GatewayMetrics
+from server.spec import GENERATION_ID
 
 log = logging.getLogger("darkroom.api")
 
@@ -24,6 +27,8 @@ SECURITY = [
 ]
 STRICT = [*SECURITY, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
 UNCACHED = (b"cache-control", b"no-store")
+CLIENT_GONE = 499
+"""What nginx logs for a client that left before it was answered."""
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked all the time by machines; told at debug only."""
 DOCS = "/docs"
@@ -44,7 +49,7 @@ class BodyLimit:
         length = next((v for k, v in scope["headers"] if k == b"content-length"), b"")
         if not length.isdigit():
             return await self._app(scope, self._counted(receive), send)
-        if int(length[:20]) > self._max:
+        if int(length.lstrip(b"0")[:20] or b"0") > self._max:
             response = problem_response(self._refusal(), {"Connection": "close"})
             return await response(scope, receive, send)
         return await self._app(scope, receive, send)  # the server holds bodies to their length
@@ -94,6 +99,8 @@ class Boundary:
 
         try:
             await self._app(scope, receive, finished)
+        except ClientDisconnect:  # nobody is left to answer
+            status = CLIENT_GONE
         except Exception:  # the last chance to answer; the traceback is for the log alone
             log.exception("an unexpected error", extra=_generation(scope))
             if not status:
@@ -128,5 +135,6 @@ def _add_headers(message: Message, path: str) -> None:
 
 
 def _generation(scope: Scope) -> dict[str, str]:
+    """What the path says, if it can be an id: a log keeps nothing that a caller made up."""
     id = scope.get("path_params", {}).get("id")
-    return {"generation": id} if id else {}
+    return {"generation": id} if id and re.fullmatch(GENERATION_ID, id) else {}

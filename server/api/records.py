@@ -25,7 +25,7 @@ EXAMPLE: dict[str, Any] = {
     "spec": {
         "task": "text-to-image",
         "checkpoint": "demo",
-        "prompt": "a red circle above a blue square",
+        "prompt": "a red circle on a blue background",
         "negative_prompt": "",
         "width": 128,
         "height": 128,
@@ -41,6 +41,7 @@ EXAMPLE: dict[str, Any] = {
         "output_format": "png",
         "priority": 0,
         "deadline_seconds": 3600.0,
+        "strict": False,
     },
     "warnings": [],
     "images": [
@@ -140,7 +141,10 @@ class GenerationPage(BaseModel):
     """Some of the caller's generations, newest first."""
 
     generations: tuple[GenerationRecord, ...]
-    next: str | None = Field(description="Cursor of the next page; null on the last.")
+    next: str | None = Field(
+        description="Cursor of the next page; null on the last. A page of a rare state can be "
+        "short, or empty, and still have one."
+    )
 
 
 def record_of(

@@ -34,7 +34,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters other than tab and line ends, and halves of surrogate pairs."""
 
 EXAMPLE: dict[str, Any] = {
-    "prompt": "a red circle above a blue square",
+    "prompt": "a red circle on a blue background",
     "num_inference_steps": 20,
     "guidance_scale": 4.0,
     "seed": 7,
@@ -90,14 +90,24 @@ class GenerationRequest(Asked):
         None, ge=0, description="Text encoder layers left out, counted from the last."
     )
     output_format: OutputFormat | None = Field(None, description="png by default.")
-    priority: int | None = Field(None, ge=-10, le=10, description="Higher is served sooner.")
+    priority: int | None = Field(
+        None,
+        ge=-10,
+        le=10,
+        description="Higher steps sooner among the pictures that a worker holds; the queue itself "
+        "is first come, first served.",
+    )
     deadline_seconds: float | None = Field(
         None,
         gt=0,
         le=604_800,
         description="It expires when it is not finished so long after it was accepted.",
     )
-    strict: bool = Field(False, description="Refuse the request instead of warning.")
+    strict: bool = Field(
+        False,
+        description="Refuse the request instead of warning; what only the worker sees, such as a "
+        "prompt that it would cut, fails the generation.",
+    )
 
     def to_spec(self, card: Card) -> tuple[TextToImage, tuple[Warn, ...]]:
         """The complete spec, and what of the request it ignores.
@@ -117,7 +127,7 @@ class GenerationRequest(Asked):
 
     def _complete(self, card: Card) -> dict[str, Any]:
         """The card's defaults under what was asked; nothing is checked yet."""
-        asked = {k: v for k, v in self if v is not None and k != "strict"}
+        asked = {k: v for k, v in self if v is not None}
         complete = {
             **vars(card.defaults),
             "width": card.native_size,

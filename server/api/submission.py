@@ -110,7 +110,11 @@ _SUBMITTED: dict[int, dict[str, Any]] = {
     openapi_extra=_SUBMIT | {"parameters": _HEADERS},
 )
 async def create_generation(request: Request) -> Response:
-    """Check a generation in full, then queue it. Nothing is queued unless this answers so."""
+    """Check a generation in full, then queue it.
+
+    Nothing is queued where this refuses, but for `broker_unavailable`: then the outcome is unknown,
+    and asking again is safe with an Idempotency-Key only.
+    """
     gate, owner = await gateway(request), await caller(request)
     try:
         generation, made, form = await _accepted(request, gate, owner)

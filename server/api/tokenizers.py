@@ -130,7 +130,7 @@ def find_folder(card: Card) -> Path:
     if card.source.startswith("package:"):
         name = card.source.removeprefix("package:")
         found = Path(server.__file__).parent / "models" / name / FOLDER
-    elif (local := Path(card.source)).is_dir():
+    elif (local := Path(card.source).expanduser()).is_dir():
         found = local / FOLDER
     else:
         found = _cached(card) or Path()

@@ -1,8 +1,10 @@
 """The queue: the only room that knows Redis keys.
 
 client    the gateway's half (async): submit, look, wait, follow, cancel
+pool      its connections: so many and no more
 submit    acceptance as one atomic script
 control   cancel and delete (blocking)
+pages     an owner's generations, page by page
 queues    how long the queues are, and who works on them
 hub       one subscription for all who wait
 delivery  the worker's half: writes for its own transactions

@@ -25,10 +25,13 @@ from rq import Queue
 
 from server.broker import control, keys, submit
 from server.broker.hub import Hub
+from server.broker.pages import Cursor, read_page
+from server.broker.pool import QueueingPool
 from server.broker.queues import QueueInfo, read_queues
 from server.broker.record import Generation
 from server.errors import (
     BrokerUnavailable,
+    DarkroomError,
     Gone,
     IdempotencyConflict,
     NotFound,
@@ -46,9 +49,6 @@ PATIENCE_SECONDS = 1.7
 
 LOOK_SECONDS = 5.0
 """Who waits looks at least this often: a subscription can die without a word."""
-
-Cursor = tuple[float, str]
-"""Where a page ends: when its last generation was created, and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,13 @@ class Broker:
     def __init__(self, url: str, *, max_queued: int, retention_seconds: int) -> None:
         backoff = ExponentialBackoff(cap=0.2, base=0.05)
         # Any: redis-py's stubs give every reply as bytes | str, whatever the client decodes.
-        self._redis: Any = Redis.from_url(
-            url,
-            retry=Retry(backoff, 1),
-            retry_on_error=[redis.exceptions.ConnectionError],
-            socket_connect_timeout=TIMEOUT_SECONDS,
+        self._redis: Any = Redis.from_pool(
+            QueueingPool.from_url(
+                url,
+                retry=Retry(backoff, 1),
+                retry_on_error=[redis.exceptions.ConnectionError],
+                socket_connect_timeout=TIMEOUT_SECONDS,
+            )
         )
         self._subscriber = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS)
         self._blocking = redis.Redis.from_url(
@@ -111,11 +113,6 @@ class Broker:
         self._blocking.close()
 
     @translated
-    async def ping(self) -> None:
-        """Raises BrokerUnavailable unless Redis answers."""
-        await self._redis.ping()
-
-    @translated
     async def submit(
         self,
         spec: TextToImage,
@@ -131,6 +128,8 @@ class Broker:
 
         Raises:
             QueueFull, NoWorker, IdempotencyConflict: nothing was queued.
+            BrokerUnavailable: it may have been: the outcome is unknown. With an Idempotency-Key
+                it can be asked for again.
         """
         fresh = Generation(
             id=new_generation_id(),
@@ -176,9 +175,12 @@ class Broker:
         raw = await self._redis.hgetall(keys.generation(id))
         if b"deleted_at" in raw:
             raise Gone(f"{id} has been deleted")
-        if not raw or raw[b"owner"].decode() != owner:
+        if raw.get(b"owner") != owner.encode():
             raise NotFound(f"there is no generation {id}")
-        generation = Generation.from_hash(raw)
+        try:
+            generation = Generation.from_hash(raw)
+        except ValueError as error:
+            raise DarkroomError(f"the record of {id} cannot be read") from error
         if await self._expire(generation):
             return await self.get(id, owner=owner)
         return generation
@@ -197,36 +199,9 @@ class Broker:
         """The owner's generations, newest first, and the cursor of the next page if there is one.
 
         `after` is the cursor of the page before; it stays good when what it points at is deleted.
-        Ids whose record has expired are dropped.
+        Where the state is rare a page can be short, or empty, and have a next one.
         """
-        found: list[Generation] = []
-        while len(found) <= limit:
-            places = await self._places_after(owner, after, count=max(limit, 50))
-            if not places:
-                break
-            for (_, id), raw in zip(places, await self._records(places), strict=True):
-                if not raw or b"deleted_at" in raw:
-                    await self._redis.zrem(keys.owned(owner), id)
-                elif state is None or raw[b"status"].decode() == state.value:
-                    found.append(Generation.from_hash(raw))
-            after = places[-1]
-        last = found[limit - 1] if len(found) > limit else None
-        return found[:limit], (last.created_at, last.id) if last else None
-
-    async def _places_after(self, owner: str, after: Cursor | None, *, count: int) -> list[Cursor]:
-        """By time, then by id, as the sorted set itself orders them."""
-        top = "+inf" if after is None else repr(after[0])
-        entries = await self._redis.zrevrangebyscore(
-            keys.owned(owner), top, "-inf", start=0, num=count, withscores=True
-        )
-        places = [(float(score), id.decode()) for id, score in entries]
-        return places if after is None else [place for place in places if place < after]
-
-    async def _records(self, places: list[Cursor]) -> list[dict[bytes, bytes]]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for _, id in places:
-                pipe.hgetall(keys.generation(id))
-            return list(await pipe.execute())
+        return await read_page(self._redis, owner=owner, limit=limit, after=after, state=state)
 
     async def wait(self, id: str, *, owner: str, seconds: float) -> Generation:
         """The record once it is terminal, or as it is after `seconds`."""

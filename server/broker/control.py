@@ -68,7 +68,7 @@ def _leave_queue(
                     return
                 if generation.status is GenerationState.QUEUED:
                     _end_queued(connection, pipe, generation, state, error, retention)
-                else:
+                elif state is GenerationState.CANCELED:
                     pipe.multi()
                     pipe.hset(keys.generation(id), "cancel_requested", "1")
                 pipe.execute()

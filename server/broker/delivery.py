@@ -66,6 +66,8 @@ def succeeded(
         mapping={
             "images": IMAGES.dump_json(tuple(images)).decode(),
             "metrics": metrics.model_dump_json(),
+            "steps_done": metrics.steps,
+            "steps_total": metrics.steps,
             "drawing_warnings": WARNINGS.dump_json(tuple(warnings)).decode(),
         },
     )

@@ -34,10 +34,9 @@ class Hub:
     async def stop(self) -> None:
         """Unsubscribe, and wake everyone a last time."""
         self.release()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again where redis-py swallowed it while it connected
+            await asyncio.wait([self._task], timeout=0.1)
 
     def release(self) -> None:
         """Let go of everyone who waits, now and from now on: the process is about to end."""
@@ -73,9 +72,11 @@ class Hub:
                     await pubsub.subscribe(keys.CHANGES)
                     self._wake_all()
                     async for message in pubsub.listen():
-                        self._wake(message["data"].decode().partition(" ")[0])
+                        self._wake(message["data"].decode(errors="replace").partition(" ")[0])
             except (RedisError, OSError) as error:
                 log.warning("the subscription was lost, subscribing again: %s", error)
+            except Exception:  # without this task everyone who waits would be left to LOOK_SECONDS
+                log.exception("an unexpected error, subscribing again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _wake(self, id: str) -> None:

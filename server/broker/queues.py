@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -12,6 +13,8 @@ from rq.registry import StartedJobRegistry
 
 from server.broker import keys
 from server.broker.record import WorkerInfo
+
+log = logging.getLogger("darkroom.broker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,22 @@ async def read_queues(redis: Any, checkpoints: Sequence[str]) -> list[QueueInfo]
     members = [sorted(names) for names in counted[2::3]]
     async with redis.pipeline(transaction=False) as pipe:
         for worker in chain.from_iterable(members):
-            pipe.hgetall(keys.worker(worker.decode()))
+            pipe.hgetall(keys.worker(worker.decode(errors="replace")))
         said = iter(await pipe.execute())
-    workers = [[raw for raw in islice(said, len(names)) if raw] for names in members]
+    workers = [tuple(_readable(islice(said, len(names)))) for names in members]
     return [
-        QueueInfo(name, queued, running, tuple(map(WorkerInfo.from_hash, here)))
+        QueueInfo(name, queued, running, here)
         for name, queued, running, here in zip(
             checkpoints, counted[0::3], counted[1::3], workers, strict=True
         )
     ]
+
+
+def _readable(found: Iterable[dict[bytes, bytes]]) -> Iterator[WorkerInfo]:
+    """Those that are there; one that cannot be read must not take the others with it."""
+    for raw in found:
+        try:
+            if raw:
+                yield WorkerInfo.from_hash(raw)
+        except ValueError as error:
+            log.error("a worker's record cannot be read: %s", type(error).__name__)

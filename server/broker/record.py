@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from server.spec import (
     SPEC,
@@ -67,14 +67,19 @@ class Generation(Frozen):
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> Generation:
-        """Read a record back. `raw` must not be empty."""
+        """Read a record back.
+
+        Raises:
+            ValueError: it is not one, in whatever way; pydantic's ValidationError is one too.
+        """
         fields: dict[str, Any] = {name.decode(): value for name, value in raw.items()}
-        for name in ("warnings", "drawing_warnings", "images", "metrics", "error", "spec"):
+        for name in ("images", "metrics", "error", "spec"):
             if name in fields:
-                fields[name] = json.loads(fields[name])
+                fields[name] = from_json(fields[name])
         # Those of the acceptance, then those of the drawing that say something new.
-        drawing = fields.get("drawing_warnings", [])
-        fields["warnings"] += [warn for warn in drawing if warn not in fields["warnings"]]
+        warnings = WARNINGS.validate_json(fields.get("warnings", b"[]"))
+        drawing = WARNINGS.validate_json(fields.get("drawing_warnings", b"[]"))
+        fields["warnings"] = (*warnings, *(warn for warn in drawing if warn not in warnings))
         fields["progress"] = {
             name: int(fields.pop(name, 0)) for name in ("steps_done", "steps_total")
         }
@@ -100,5 +105,7 @@ class WorkerInfo(Frozen):
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> WorkerInfo:
-        """Read back what `to_hash` wrote."""
-        return cls.model_validate({k.decode(): v.decode() for k, v in raw.items()}, strict=False)
+        """Read back what `to_hash` wrote; what a newer worker adds is passed over."""
+        said = {name.decode(): value.decode() for name, value in raw.items()}
+        known = {name: said[name] for name in cls.model_fields if name in said}
+        return cls.model_validate(known, strict=False)

@@ -27,13 +27,17 @@ from server.broker import keys
 from server.broker.record import Generation
 from server.spec import GenerationState
 
+MAX_DEADLINE_SECONDS = 604_800
+"""How long a generation may be on its way; its record lives for the retention after that."""
+
 DRAW = "darkroom.draw"
 """The only job label a worker accepts. It is a name in an allow-list, never imported."""
 
 SCRIPT = """
 -- KEYS: generation, job, queue, rq's set of queues, owner's list, events, served, idempotency
 -- ARGV: id, created_at, max_queued, state event, retention, fingerprint or '',
---       fields and values of the record and of the job but its data as JSON, the job's data
+--       fields and values of the record and of the job but its data as JSON, the job's data,
+--       since when there can be records
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'accepted', ARGV[1]} end
 if ARGV[6] ~= '' then
   local known = redis.call('HMGET', KEYS[8], 'id', 'fingerprint')
@@ -48,6 +52,7 @@ redis.call('HSET', KEYS[1], unpack(fields[1]))
 redis.call('HSET', KEYS[2], 'data', ARGV[8], unpack(fields[2]))
 redis.call('SADD', KEYS[4], KEYS[3])
 redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[5], 0, '(' .. ARGV[9])
 redis.call('XADD', KEYS[6], '*', 'event', 'state', 'data', ARGV[4])
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[8], 'id', ARGV[1], 'fingerprint', ARGV[6])
@@ -107,6 +112,7 @@ def arguments(
         idempotency.fingerprint if idempotency else "",
         f"[{record},{job}]",
         data.replace(NO_ID, id),
+        repr(generation.created_at - retention - MAX_DEADLINE_SECONDS),
     ]
     return names, values
 

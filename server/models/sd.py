@@ -128,6 +128,11 @@ class StableDiffusion:
             )[0]
         state.steps_done += 1
 
+    def wait(self) -> None:
+        """Until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def decode(self, states: Sequence[State]) -> Sequence[Picture]:
         """Latents of equal shape to pictures, in one autoencoder call. Changes no state."""
         with on_device():

@@ -35,7 +35,7 @@ class Beat:
         *,
         leases: Leases,
         info: Callable[[], WorkerInfo],
-        appear: Callable[[Pipeline], None],
+        appear: Callable[[Pipeline, bool], None],
         lose: Callable[[Claim], None],
         give_up: Callable[[str], None],
     ) -> None:
@@ -87,7 +87,7 @@ class Beat:
                 served_seconds=self._settings.no_worker_seconds,
             )
             if due:
-                self._appear(pipe)
+                self._appear(pipe, bool(claims))
             verdicts: list[bytes] = pipe.execute()[0]
         self._leases.renewed(claims, progress)
         if due:
@@ -96,12 +96,13 @@ class Beat:
             self._heed(claim, Verdict(verdict.decode()))
 
     def _heed(self, claim: Claim, verdict: Verdict) -> None:
-        if not self._holdings.heed(claim, verdict):
+        # The end of a claim that is being written looks like a loss, so it is none.
+        if verdict is Verdict.HELD or not self._holdings.unended(claim):
             return
         if verdict is Verdict.LOST:
             self._lose(claim)
         else:
-            self._studio.cancel(claim.id)
+            self._studio.cancel(claim)
 
     def _watch_device(self) -> None:
         lost, age = self._studio.lost(), self._studio.step_age()

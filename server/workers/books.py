@@ -6,21 +6,24 @@ because every change is written as RQ itself would write it.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ResponseError
-from rq import Queue
+from rq import Queue, worker_registration
 from rq.executions import Execution
 from rq.job import Job, JobStatus, validate_job_id
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
 from rq.utils import now
-from rq.worker import BaseWorker
+from rq.worker import BaseWorker, WorkerStatus
 
 from server.broker import delivery, keys
 from server.spec import TERMINAL, GenerationState
@@ -28,6 +31,34 @@ from server.workers.stage import Drawn, Ended, Result
 
 EXECUTION_TTL_SECONDS = 365 * 24 * 3600
 """RQ's cleanup fails executions older than this; long before, a lease decides."""
+
+RQ_TTL_SECONDS = 15
+
+
+class RqWorker(BaseWorker):
+    """A worker as RQ registers, counts and shows it. `name` must be unique."""
+
+    def __init__(self, checkpoint: str, redis: Redis, name: str) -> None:
+        super().__init__(
+            checkpoint,
+            name=name,
+            connection=redis,
+            serializer=JSONSerializer,
+            log_job_description=False,
+            prepare_for_work=False,  # would ask Redis at once; it may not be there yet
+        )
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
+
+    def appear(self, pipe: Pipeline, busy: bool) -> None:
+        """In `rq info`. All of it every time, so it comes back even after a FLUSHALL."""
+        self.heartbeat(RQ_TTL_SECONDS, pipeline=pipe)
+        pipe.hset(self.key, mapping=self.serialize())
+        self.set_state(WorkerStatus.BUSY if busy else WorkerStatus.IDLE, pipeline=pipe)
+        worker_registration.register(self, pipe)
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """RQ would stretch the socket's timeout to seven minutes; ours stays as it is."""
+        return connection
 
 
 class Standing(Enum):
@@ -73,11 +104,19 @@ class Entry:
 
     def standing(self, execution: str) -> Standing:
         """How `execution` stands to this job."""
-        if self.raw and self.raw.get(keys.HOLDER.encode(), b"").decode() != execution:
+        if self.raw and self.raw.get(keys.HOLDER.encode(), b"") != execution.encode():
             return Standing.LOST
         if self.status == JobStatus.STARTED.value:
             return Standing.HELD
         return Standing.WITHDRAWN if self.open else Standing.OVER
+
+
+def job_and_execution(member: bytes) -> tuple[str, str] | None:
+    """What a member of RQ's registry of started jobs names; None if it is no such thing."""
+    id, _, execution = member.partition(b":")
+    if not (is_id(id) and is_id(execution)):
+        return None
+    return id.decode(), execution.decode()
 
 
 def is_id(raw: bytes) -> bool:

@@ -64,5 +64,8 @@ class Denoiser(Protocol):
     def advance(self, state: Any, prediction: Any) -> None:
         """Apply guidance and the ticket's own sampler step to its latents."""
 
+    def wait(self) -> None:
+        """Until the device has done all it was given; calls may return before it has."""
+
     def decode(self, states: Sequence[Any]) -> Sequence[Picture]:
         """Latents of equal shape to pictures, in one autoencoder call. Changes no state."""

@@ -69,7 +69,7 @@ def _generation(record: Mapping[bytes, bytes]) -> Generation:
         # Where and what kind only: the rejected values may hold the prompt.
         wrong = (f"{'.'.join(map(str, e['loc']))} ({e['type']})" for e in error.errors())
         raise InvalidSpec(f"the stored generation is not valid: {', '.join(wrong)}") from None
-    except ValueError:
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise InvalidSpec("the stored generation cannot be read") from None
 
 

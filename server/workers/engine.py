@@ -32,6 +32,7 @@ class Ticket:
     state: State
     priority: int
     deadline: float
+    execution: str = ""
     admitted_at: float = 0.0
     stepped_at: float = 0.0
     steps_done: int = 0
@@ -81,6 +82,11 @@ class Engine:
         """Whether there is anything to step."""
         return bool(self._tickets)
 
+    @property
+    def in_flight(self) -> int:
+        """Tickets that are here."""
+        return len(self._tickets)
+
     def admit(self, ticket: Ticket) -> None:
         """It takes part from the next step on."""
         ticket.admitted_at = ticket.stepped_at = self.clock()
@@ -124,7 +130,8 @@ class Engine:
 
     def _advance(self, chosen: list[Ticket]) -> list[Outcome]:
         failed = []
-        for ticket, prediction, error in self._halving(self.denoiser.predict, chosen):
+        predicted = self._halving(self.denoiser.predict, chosen, self._lower_step_cap)
+        for ticket, prediction, error in predicted:
             if error is None:
                 error = self._take_step(ticket, prediction)
             if error is not None:
@@ -167,31 +174,40 @@ class Engine:
 
     def _decode(self, tickets: list[Ticket]) -> list[Outcome]:
         began = self.clock()
-        decoded = self._halving(self.denoiser.decode, tickets)
+        decoded = self._halving(self.denoiser.decode, tickets, self._lower_decode_cap)
         for ticket in tickets:
             ticket.decode_seconds = (self.clock() - began) / len(tickets)
         return [Outcome(ticket, picture, error) for ticket, picture, error in decoded]
 
     def _halving(
-        self, call: Callable[[Sequence[Any]], Sequence[T]], tickets: list[Ticket]
+        self,
+        call: Callable[[Sequence[Any]], Sequence[T]],
+        tickets: list[Ticket],
+        lower_cap: Callable[[list[Ticket]], None],
     ) -> list[tuple[Ticket, T | None, Exception | None]]:
         """The device call for all, or on halves until those that fail are alone."""
         try:
             results = call([t.state for t in tickets])
             return [(t, result, None) for t, result in zip(tickets, results, strict=True)]
         except Exception as error:  # the batch shares the call, not the fault
-            if isinstance(error, OutOfMemory):
-                self._lower_cap(tickets)
             if len(tickets) == 1:
                 log.exception("a device call failed", extra={"generation": tickets[0].id})
                 return [(tickets[0], None, error)]
+            if isinstance(error, OutOfMemory):
+                lower_cap(tickets)
             middle = len(tickets) // 2
-            return self._halving(call, tickets[:middle]) + self._halving(call, tickets[middle:])
+            halves = tickets[:middle], tickets[middle:]
+            return [each for half in halves for each in self._halving(call, half, lower_cap)]
 
-    def _lower_cap(self, tickets: list[Ticket]) -> None:
+    def _lower_step_cap(self, tickets: list[Ticket]) -> None:
         tried = sum(t.state.rows * t.state.pixels for t in tickets)
-        self.max_step_pixels = min(self.max_step_pixels, max(1, tried // 2))
+        self.max_step_pixels = min(self.max_step_pixels, tried // 2)
         log.warning("out of memory; a step now takes %d pixels at most", self.max_step_pixels)
+
+    def _lower_decode_cap(self, tickets: list[Ticket]) -> None:
+        tried = sum(t.state.pixels for t in tickets)
+        self.max_decode_pixels = min(self.max_decode_pixels, tried // 2)
+        log.warning("out of memory; a decode now takes %d pixels at most", self.max_decode_pixels)
 
     def _leave(self, late: Iterable[Ticket]) -> list[Outcome]:
         message = "its deadline passed while it was being drawn"

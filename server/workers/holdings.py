@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from server.workers.leases import Verdict
 from server.workers.stage import Claim
 
 
@@ -17,12 +16,11 @@ class Held:
     alone: bool
     ending: bool = False
     """Its result has come and is being written."""
-    canceling: bool = False
-    """The studio has been told to stop drawing it."""
 
 
 class Holdings:
-    """The claims in flight, shared by the worker's threads."""
+    """The claims in flight by their tokens, shared by the worker's threads. One that was lost, and
+    the same generation claimed again, are two."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +41,8 @@ class Holdings:
 
     def executions(self) -> set[str]:
         """The tokens we hold."""
-        return {claim.execution for claim in self.claims()}
+        with self._lock:
+            return set(self._held)
 
     def exclusive(self) -> bool:
         """Whether one of them must run alone."""
@@ -53,37 +52,24 @@ class Holdings:
     def take(self, claim: Claim, *, alone: bool) -> None:
         """A new claim."""
         with self._lock:
-            self._held[claim.id] = Held(claim, alone)
+            self._held[claim.execution] = Held(claim, alone)
 
     def end(self, claim: Claim) -> bool:
         """Its result has come. False if it is not ours any more, or has one already."""
         with self._lock:
-            held = self._find(claim)
+            held = self._held.get(claim.execution)
             if held is None or held.ending:
                 return False
             held.ending = True
             return True
 
-    def heed(self, claim: Claim, verdict: Verdict) -> bool:
-        """Whether `verdict` is news that the studio must hear. The end of a claim that is being
-        written looks like a loss, so it is none."""
+    def unended(self, claim: Claim) -> bool:
+        """Whether it is ours and has no result yet."""
         with self._lock:
-            held = self._find(claim)
-            if held is None or held.ending or verdict is Verdict.HELD:
-                return False
-            if verdict is Verdict.LOST:
-                return True
-            news, held.canceling = not held.canceling, True
-            return news
+            held = self._held.get(claim.execution)
+            return held is not None and not held.ending
 
     def let_go(self, claim: Claim) -> bool:
         """It has ended, or is somebody else's. False if it was let go before."""
         with self._lock:
-            if self._find(claim) is None:
-                return False
-            del self._held[claim.id]
-            return True
-
-    def _find(self, claim: Claim) -> Held | None:
-        held = self._held.get(claim.id)
-        return held if held and held.claim.execution == claim.execution else None
+            return self._held.pop(claim.execution, None) is not None

@@ -83,15 +83,19 @@ class Leases:
                 keys.generation(claim.id),
                 keys.events(claim.id),
             ]
-            now = progress.get(claim.id, Progress())
-            news = now != self._told.get(claim.execution, Progress())
+            told = self._told.get(claim.execution, Progress())
+            now = progress.get(claim.id, told)  # told all, while its end is being written
+            news = now != told
             event = delivery.progress_event(now) if news else ""
             values += [claim.id, claim.execution, now.steps_done, now.steps_total, event]
         pipe.eval(RENEW, len(names), *names, *values)
 
     def renewed(self, claims: Sequence[Claim], progress: Mapping[str, Progress]) -> None:
         """The script has run: what it was given is told, and the rest can be forgotten."""
-        self._told = {c.execution: progress[c.id] for c in claims if c.id in progress}
+        self._told = {
+            claim.execution: progress.get(claim.id, self._told.get(claim.execution, Progress()))
+            for claim in claims
+        }
 
     def drop(self, claims: Sequence[Claim]) -> None:
         """Let others take over at once."""

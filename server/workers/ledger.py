@@ -123,10 +123,9 @@ class Ledger:
 
     def unleased(self) -> list[tuple[str, str]]:
         """Job and execution of everything that is started but has no lease, newest first."""
-        started = self._queue.started_job_registry.get_job_and_execution_ids(
-            desc=True,
-            cleanup=False,  # RQ's own loses jobs
-        )
+        # Not by RQ's reader: it cleans up first, which loses jobs, and trips over strange members.
+        members = self._redis.zrange(self._queue.started_job_registry.key, 0, -1, desc=True)
+        started = [pair for member in members if (pair := books.job_and_execution(member))]
         with self._redis.pipeline(transaction=False) as pipe:
             for _, execution in started:
                 pipe.exists(keys.lease(execution))
@@ -134,7 +133,7 @@ class Ledger:
         return [
             (id, execution)
             for (id, execution), alive in zip(started, leased, strict=True)
-            if not alive and books.is_id(id.encode())
+            if not alive
         ]
 
     def _change(self, id: str, change: Callable[[Entry], T], *also_watched: str) -> T:
@@ -143,10 +142,10 @@ class Ledger:
             try:
                 with self._redis.pipeline() as pipe:
                     pipe.watch(Job.key_for(id), keys.generation(id), *also_watched)
-                    outcome = change(books.read(pipe, self._queue, id))
+                    answer = change(books.read(pipe, self._queue, id))
                     if pipe.explicit_transaction:
                         pipe.execute()
-                    return outcome
+                    return answer
             except WatchError:  # somebody was faster, or the connection broke: look again
                 continue
 

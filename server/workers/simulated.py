@@ -85,6 +85,9 @@ class SimulatedDenoiser:
             raise AssertionError("a ticket was given its neighbour's prediction")
         state.steps_done += 1
 
+    def wait(self) -> None:
+        """Calls return when they are done."""
+
     def decode(self, states: Sequence[SimulatedState]) -> Sequence[FlatPicture]:
         """A picture of the state's seed."""
         return [FlatPicture(s.spec.width, s.spec.height, s.seed) for s in states]

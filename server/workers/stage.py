@@ -60,23 +60,23 @@ class Studio(Protocol):
     def admit(self, claim: Claim) -> None:
         """Start drawing; exactly one `finish` call follows unless the claim is abandoned."""
 
-    def cancel(self, id: str) -> None:
-        """Stop drawing between two steps; `finish` is told."""
+    def cancel(self, claim: Claim) -> None:
+        """Stop drawing between two steps; `finish` is told, once, however often this is called."""
 
-    def abandon(self, id: str) -> None:
+    def abandon(self, claim: Claim) -> None:
         """Stop drawing between two steps; it belongs to another worker, nobody is told."""
 
     def progress(self) -> Mapping[str, Progress]:
-        """Where each claim in flight stands, by generation id."""
+        """Where each claim stands that is being drawn, by generation id."""
 
     def pace(self) -> float:
         """Seconds of device time one generation has cost lately; 0 before the first."""
 
     def step_age(self) -> float:
-        """Seconds the device call in progress has taken so far; 0 when none is."""
+        """Seconds that the longest device call in progress has taken so far; 0 when none is."""
 
     def lost(self) -> BaseException | None:
         """What made the device unusable, if it is: the process must end."""
 
-    def close(self) -> None:
-        """Stop the threads; what is in flight is abandoned."""
+    def close(self, seconds: float) -> bool:
+        """Stop the threads, abandon what is in flight; False if they have not ended in time."""

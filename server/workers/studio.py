@@ -2,56 +2,35 @@
 
 Prompts are encoded on the caller's thread, pictures are copied, encoded and stored on the
 publishers' threads, so the engine's thread does nothing but step. Threads talk by queues; only the
-engine's thread touches the engine.
+engine's thread touches the engine, and it alone decides how a flight ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
+from typing import Any
 
-from server.errors import DarkroomError, DeadlineExceeded, GenerationFailed
+from server.errors import InvalidSpec, Unavailable
 from server.metrics import WorkerMetrics
-from server.spec import Failure, GenerationState, Metrics, Progress, Warn
+from server.spec import GenerationState, ImageInfo, Metrics, Progress
 from server.storage import ImageStore
-from server.workers.denoiser import Picture
 from server.workers.engine import Engine, Outcome, Step, Ticket
-from server.workers.publish import publish
+from server.workers.flight import Flight, ended_by
+from server.workers.publish import Pixels, publish
 from server.workers.stage import Claim, Drawn, Ended, Finish, Result
 
 log = logging.getLogger("darkroom.studio")
 
 PUBLISHERS = 2
 PACE_SMOOTHING = 0.2
-
-
-@dataclass(slots=True)
-class InFlight:
-    """A claim, its tickets, and what has come out of the engine so far."""
-
-    claim: Claim
-    tickets: list[Ticket] = field(default_factory=list)
-    """Empty until its prompts are encoded."""
-    encode_seconds: float = 0.0
-    pictures: dict[int, Picture] = field(default_factory=dict)
-
-    @property
-    def progress(self) -> Progress:
-        """Steps over all its images."""
-        return Progress(
-            steps_done=sum(t.steps_done for t in self.tickets),
-            steps_total=sum(t.state.steps_total for t in self.tickets),
-        )
-
-    @property
-    def warnings(self) -> tuple[Warn, ...]:
-        """What its tickets warned of, each once."""
-        return tuple(dict.fromkeys(w for t in self.tickets for w in t.state.warnings))
+SHORTEST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 class EngineStudio:
@@ -76,15 +55,16 @@ class EngineStudio:
         self._metrics = metrics
         self._peak_memory_bytes = peak_memory_bytes
         self._lock = threading.Lock()
-        self._flights: dict[str, InFlight] = {}
+        self._flights: dict[str, Flight] = {}  # by execution
+        self._calls: dict[object, float] = {}
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
+        self._publishing: set[Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._stepping_since: float | None = None
         self._pace = 0.0
         self._busy_seconds = 0.0
         self._lost: BaseException | None = None
-        self._closing = False
+        self._closing = threading.Event()
 
     def start(self, finish: Finish) -> None:
         """Begin; `finish` is called on a publisher's thread."""
@@ -92,18 +72,20 @@ class EngineStudio:
         self._thread.start()
 
     def room(self) -> int:
-        """Images that can be admitted now; never less than one when it is empty."""
+        """Images that can be admitted now. What is being published still takes its room, so that a
+        slow store holds back the claims and not the pictures."""
         with self._lock:
             return self._capacity - sum(f.claim.spec.num_images for f in self._flights.values())
 
     def admit(self, claim: Claim) -> None:
         """Encode its prompts on this thread, then hand its tickets to the engine's."""
-        flight = InFlight(claim)
+        flight = Flight(claim)
         with self._lock:
-            self._flights[claim.id] = flight
+            self._flights[claim.execution] = flight
         began = time.monotonic()
         try:
-            flight.tickets = self._tickets(claim, began + claim.deadline - time.time())
+            with self._device_call():
+                flight.tickets = self._tickets(claim, began + claim.deadline - time.time())
         except Exception as error:  # a spec that cannot be prepared fails itself only
             log.exception("could not be prepared", extra={"generation": claim.id})
             result = ended_by(error)
@@ -112,60 +94,67 @@ class EngineStudio:
         flight.encode_seconds = time.monotonic() - began
         self._inbox.put(lambda: self._join(flight))
 
-    def cancel(self, id: str) -> None:
+    def cancel(self, claim: Claim) -> None:
         """Stop drawing between two steps; `finish` is told, once."""
-        self._stop_flight(id, Ended(GenerationState.CANCELED))
+        self._stop(claim, Ended(GenerationState.CANCELED))
 
-    def abandon(self, id: str) -> None:
+    def abandon(self, claim: Claim) -> None:
         """Stop drawing between two steps; nobody is told."""
-        self._stop_flight(id, None)
+        self._stop(claim, None)
 
     def progress(self) -> Mapping[str, Progress]:
-        """Where each claim in flight stands."""
+        """Where each claim stands that is being drawn or published."""
         with self._lock:
-            return {id: flight.progress for id, flight in self._flights.items()}
+            flights = list(self._flights.values())
+        return {flight.claim.id: flight.progress for flight in flights if flight.tickets}
 
     def pace(self) -> float:
         """Device seconds per generation, smoothed over the last few."""
         return self._pace
 
     def step_age(self) -> float:
-        """Seconds the device call in progress has taken so far."""
-        since = self._stepping_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Seconds the longest device call in progress has taken so far."""
+        with self._lock:
+            oldest = min(self._calls.values(), default=None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def lost(self) -> BaseException | None:
-        """What ended the engine's thread, if it has ended."""
+        """What ended one of the threads, if one has ended."""
         return self._lost
 
-    def close(self) -> None:
-        """Stop the threads; what is in flight is abandoned, what is drawn is still published."""
-        self._inbox.put(self._stop)
-        self._thread.join()
-        self._publishers.shutdown()
+    def close(self, seconds: float) -> bool:
+        """Stop the threads; what is in flight is abandoned, what is drawn is still published.
+
+        False if they have not ended in time.
+        """
+        deadline = time.monotonic() + seconds
+        self._closing.set()
+        self._inbox.put(lambda: None)
+        self._thread.join(seconds)
+        self._publishers.shutdown(wait=False)
+        late = wait(set(self._publishing), max(0.0, deadline - time.monotonic())).not_done
+        return not late and not self._thread.is_alive()
 
     def _tickets(self, claim: Claim, deadline: float) -> list[Ticket]:
         spec = claim.spec
         states = [self._engine.denoiser.prepare(spec, index) for index in range(spec.num_images)]
+        warnings = states[0].warnings
+        if spec.strict and warnings:
+            raise InvalidSpec(warnings[0].message, field=warnings[0].field)
         return [
-            Ticket(claim.id, index, state, spec.priority, deadline)
+            Ticket(claim.id, index, state, spec.priority, deadline, claim.execution)
             for index, state in enumerate(states)
         ]
 
-    def _stop_flight(self, id: str, result: Result | None) -> None:
-        # The flight is looked up now, not on the engine's thread: by then another claim of the
-        # same generation may have come.
+    def _stop(self, claim: Claim, result: Result | None) -> None:
         with self._lock:
-            flight = self._flights.get(id)
+            flight = self._flights.get(claim.execution)
         if flight is not None:
             self._inbox.put(lambda: self._end(flight, result))
 
-    def _stop(self) -> None:
-        self._closing = True
-
     def _run(self) -> None:
         try:
-            while not self._closing:
+            while not self._closing.is_set():
                 self._read_inbox()
                 if self._engine.busy:
                     self._turn()
@@ -184,9 +173,8 @@ class EngineStudio:
                 return
 
     def _turn(self) -> None:
-        self._stepping_since = time.monotonic()
-        step = self._engine.step()
-        self._stepping_since = None
+        with self._device_call():
+            step = self._engine.step()
         self._record(step)
         for outcome in step.outcomes:
             self._collect(outcome)
@@ -196,67 +184,87 @@ class EngineStudio:
         if step.rows:
             self._metrics.step_seconds.observe(step.seconds)
             self._metrics.step_rows.observe(step.rows)
-        with self._lock:
-            in_flight = sum(len(f.tickets) for f in self._flights.values())
-        self._metrics.tickets_in_flight.set(in_flight)
+        self._metrics.tickets_in_flight.set(self._engine.in_flight)
 
-    def _join(self, flight: InFlight) -> None:
-        if self._flights.get(flight.claim.id) is flight:  # not stopped while it was prepared
+    def _join(self, flight: Flight) -> None:
+        if not flight.over:  # not stopped while it was prepared
             for ticket in flight.tickets:
                 self._engine.admit(ticket)
 
     def _collect(self, outcome: Outcome) -> None:
         """Keep the picture; end the generation with its last picture or its first error."""
-        flight = self._flights.get(outcome.ticket.id)
-        if flight is None or outcome.ticket not in flight.tickets:
+        flight = self._flights.get(outcome.ticket.execution)
+        if flight is None or flight.over:  # another of its tickets has ended it in the same step
             return
         if outcome.error is not None:
             self._end(flight, ended_by(outcome.error))
             return
         assert outcome.picture is not None
         flight.pictures[outcome.ticket.index] = outcome.picture
-        if len(flight.pictures) == len(flight.tickets) and self._forget(flight):
-            self._publishers.submit(self._publish, flight, time.monotonic())
+        if flight.drawn:
+            self._leave(flight)
+            self._submit(self._publish, flight, time.monotonic())
 
-    def _end(self, flight: InFlight, result: Result | None) -> None:
+    def _end(self, flight: Flight, result: Result | None) -> None:
+        if flight.over:
+            return
         self._engine.drop(flight.tickets)
-        if self._forget(flight) and result is not None:
-            self._publishers.submit(self._finish, flight.claim, result)
+        self._leave(flight)
+        self._submit(self._tell, flight, result)
 
-    def _forget(self, flight: InFlight) -> bool:
-        """False if it had been forgotten before."""
-        with self._lock:
-            if self._flights.get(flight.claim.id) is not flight:
-                return False
-            del self._flights[flight.claim.id]
+    def _leave(self, flight: Flight) -> None:
+        flight.over = True
         cost, self._busy_seconds = self._busy_seconds, 0.0
         self._pace = self._pace + PACE_SMOOTHING * (cost - self._pace) if self._pace else cost
-        return True
 
-    def _publish(self, flight: InFlight, drawn_at: float) -> None:
-        claim = flight.claim
-        pictures = [flight.pictures[index] for index in range(len(flight.tickets))]
+    def _submit(self, task: Callable[..., None], *arguments: Any) -> None:
+        future = self._publishers.submit(self._guarded, task, *arguments)
+        self._publishing.add(future)
+        future.add_done_callback(self._publishing.discard)
+
+    def _guarded(self, task: Callable[..., None], *arguments: Any) -> None:
         try:
-            images = publish(claim, pictures, self._store, self._version)
-            seconds = time.monotonic() - drawn_at
-            result: Result = Drawn(images, self._measured(flight, seconds), flight.warnings)
+            task(*arguments)
+        except BaseException as error:  # a pool would keep it to itself
+            log.critical("a publisher is lost", exc_info=error)
+            self._lost = error
+
+    def _publish(self, flight: Flight, drawn_at: float) -> None:
+        claim = flight.claim
+        pictures = [flight.pictures[index] for index in range(claim.spec.num_images)]
+        try:
+            with self._device_call():
+                pixels = [picture.array() for picture in pictures]
+            images = self._stored(claim, pixels)
+            metrics = self._measured(flight, time.monotonic() - drawn_at)
+            result: Result = Drawn(images, metrics, flight.warnings)
         except Exception as error:  # one generation's pictures, not the publisher
             log.exception("could not be published", extra={"generation": claim.id})
             result = ended_by(error)
-        self._finish(claim, result)
+        self._tell(flight, result)
 
-    def _measured(self, flight: InFlight, publish_seconds: float) -> Metrics:
-        claim, tickets = flight.claim, flight.tickets
-        steps = sum(t.steps_done for t in tickets)
-        metrics = Metrics(
-            queue_seconds=claim.started_at - claim.created_at,
-            encode_seconds=flight.encode_seconds,
-            denoise_seconds=max(t.denoise_seconds for t in tickets),
-            decode_seconds=sum(t.decode_seconds for t in tickets),
+    def _stored(self, claim: Claim, pixels: list[Pixels]) -> tuple[ImageInfo, ...]:
+        """A store that is away is waited for until the deadline: the pictures are drawn."""
+        pause = SHORTEST_PAUSE_SECONDS
+        while True:
+            try:
+                return publish(claim, pixels, self._store, self._version)
+            except Unavailable as error:
+                if time.time() + pause > claim.deadline or self._closing.wait(pause):
+                    raise
+                log.warning("trying again: %s", error, extra={"generation": claim.id})
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _tell(self, flight: Flight, result: Result | None) -> None:
+        with self._lock:
+            del self._flights[flight.claim.execution]
+        if result is not None:
+            self._finish(flight.claim, result)
+
+    def _measured(self, flight: Flight, publish_seconds: float) -> Metrics:
+        metrics = flight.metrics(
             publish_seconds=publish_seconds,
-            total_seconds=time.time() - claim.created_at,
-            steps=steps,
-            mean_batch_rows=sum(t.batch_rows for t in tickets) / steps,
+            at=time.time(),
             peak_memory_bytes=self._peak_memory_bytes(),
             worker=self._worker,
         )
@@ -264,15 +272,17 @@ class EngineStudio:
             seconds = getattr(metrics, f"{phase}_seconds")
             self._metrics.stage_seconds.labels(phase).observe(seconds)
         self._metrics.peak_memory_bytes.set(metrics.peak_memory_bytes)
-        self._metrics.images_total.inc(len(tickets))
+        self._metrics.images_total.inc(len(flight.tickets))
         return metrics
 
-
-def ended_by(error: Exception) -> Ended:
-    """What a caller is told. Foreign messages stay in the log: they may tell paths."""
-    if isinstance(error, DeadlineExceeded):
-        return Ended(GenerationState.EXPIRED, Failure(code=error.code, message=error.message))
-    if isinstance(error, DarkroomError):
-        return Ended(GenerationState.FAILED, Failure(code=error.code, message=error.message))
-    message = f"the worker could not draw it ({type(error).__name__}); its log has the details"
-    return Ended(GenerationState.FAILED, Failure(code=GenerationFailed.code, message=message))
+    @contextlib.contextmanager
+    def _device_call(self) -> Iterator[None]:
+        """Watched by `step_age`: a call that never returns must not go unnoticed."""
+        call = object()
+        with self._lock:
+            self._calls[call] = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._calls[call]

@@ -71,9 +71,10 @@ class Takeover:
         self._notice_restart()
         self._restore_stranded()
         unleased = self._ledger.unleased()
-        self._notice_outage()
+        reached = self._reach()
         if time.monotonic() >= self._patient_until:
             self._rescue(unleased)
+        self._reached = reached
 
     def _notice_restart(self) -> None:
         server = self._redis.info("server")
@@ -83,13 +84,15 @@ class Takeover:
             self._be_patient(since=server["uptime_in_seconds"])
         self._run_id = server["run_id"]
 
-    def _notice_outage(self) -> None:
-        """A passing error is none: leases outlive a gap this short, and rescue must not starve on
-        a bad network."""
+    def _reach(self) -> float:
+        """Now, if Redis takes writes; while it does not, owners cannot renew, so that is an outage
+        too. A passing error is none: leases outlive a gap this short, and rescue must not starve
+        on a bad network."""
+        self._redis.set(keys.lease("nobody"), "", xx=True)  # refused as a lease is; writes nothing
         now = time.monotonic()
         if now - self._reached > 0.75 * self._lease_seconds:
             self._be_patient()
-        self._reached = now
+        return now
 
     def _be_patient(self, since: float = 0.0) -> None:
         """Since an outage ended, so many seconds ago, owners get two leases of time to renew."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,17 +21,14 @@ from queue import SimpleQueue
 from types import FrameType
 
 from redis import Redis
-from redis.client import Pipeline
 from redis.exceptions import RedisError
-from rq import worker_registration
-from rq.serializers import JSONSerializer
 from rq.utils import now
-from rq.worker import BaseWorker, WorkerStatus
 
 from server.broker import delivery
 from server.broker.record import WorkerInfo
 from server.config import Settings
 from server.workers.beat import Beat, wait
+from server.workers.books import RqWorker
 from server.workers.holdings import Holdings
 from server.workers.leases import Leases
 from server.workers.ledger import Ledger, Refusal, Taken
@@ -46,16 +42,15 @@ POP_SECONDS = 0.5
 ROOM_SECONDS = 0.01
 LOOKS_PER_LEASE = 6
 REFUSED_SECONDS = 0.2
-RQ_TTL_SECONDS = 15
 
 EX_SOFTWARE = 70
 """Exit status of a process that gave itself up; the supervisor starts a new one."""
 
 
-class BatchWorker(BaseWorker):
+class BatchWorker(RqWorker):
     """RQ's idea of a worker, with a loop, signals and bookkeeping of its own.
 
-    `redis` comes from `link.connect`. `name` must be unique: host, process and something random.
+    `redis` comes from `link.connect`. `name` is made of host, process and something random.
     """
 
     def __init__(
@@ -69,15 +64,7 @@ class BatchWorker(BaseWorker):
         device: str,
         observer: Observer,
     ) -> None:
-        super().__init__(
-            checkpoint,
-            name=name,
-            connection=redis,
-            serializer=JSONSerializer,
-            log_job_description=False,
-            prepare_for_work=False,  # would ask Redis at once; it may not be there yet
-        )
-        self.hostname, self.pid = socket.gethostname(), os.getpid()
+        super().__init__(checkpoint, redis, name)
         self._settings = settings
         self._checkpoint = checkpoint
         self._device = device
@@ -100,7 +87,7 @@ class BatchWorker(BaseWorker):
             self._holdings,
             leases=self._leases,
             info=self._info,
-            appear=self._appear,
+            appear=self.appear,
             lose=self._lose,
             give_up=self._give_up,
         )
@@ -157,15 +144,15 @@ class BatchWorker(BaseWorker):
             persist(lambda: self._ledger.restore(id), give_up=self._stopping)
             return
         empty = len(self._holdings) == 0
-        outcome = persist(
+        answer = persist(
             lambda: self._ledger.claim(id, room=room, empty=empty), give_up=self._stopping
         )
-        if isinstance(outcome, Taken):
-            self._admit(outcome)
-        elif isinstance(outcome, Ended):
-            log.info("%s before it was drawn", outcome.state.value, extra={"generation": id})
-            self._observer.finished(outcome.state.value)
-        elif outcome is Refusal.NO_ROOM:
+        if isinstance(answer, Taken):
+            self._admit(answer)
+        elif isinstance(answer, Ended):
+            log.info("%s before it was drawn", answer.state.value, extra={"generation": id})
+            self._observer.finished(answer.state.value)
+        elif answer is Refusal.NO_ROOM:
             self._refused_room, self._refused_at = room, time.monotonic()
 
     def _room(self) -> int:
@@ -204,7 +191,7 @@ class BatchWorker(BaseWorker):
             wait(self._wake, ROOM_SECONDS)
 
     def _hand_back(self, claim: Claim, deadline: float) -> None:
-        self._studio.abandon(claim.id)
+        self._studio.abandon(claim)
         over = lambda: time.monotonic() > deadline  # noqa: E731
         if persist(lambda: self._ledger.hand_back(claim), give_up=over):
             log.info("handed back, not finished in time", extra={"generation": claim.id})
@@ -215,7 +202,7 @@ class BatchWorker(BaseWorker):
         self._beat.stop()
         for thread in threads:
             thread.join(timeout=self._settings.lease_seconds)
-        self._studio.close()
+        closed = self._studio.close(self._settings.lease_seconds)
         try:
             with self.connection.pipeline() as pipe:
                 delivery.gone(pipe, self._info())
@@ -223,6 +210,9 @@ class BatchWorker(BaseWorker):
             self.register_death()  # type: ignore[no-untyped-call]
         except RedisError as error:
             log.warning("left without a word, Redis is away: %s", error)
+        if not closed:
+            log.critical("stopped in the middle of a step that does not end")
+            os._exit(EX_SOFTWARE)
         log.info("stopped")
 
     def _settle(self) -> None:
@@ -241,11 +231,10 @@ class BatchWorker(BaseWorker):
 
     def _lose(self, claim: Claim) -> None:
         # By now the same generation may be here again, as another claim: that one goes on.
-        if not self._holdings.let_go(claim):
-            return
-        self._studio.abandon(claim.id)
-        log.warning("lost to another worker", extra={"generation": claim.id})
-        self._observer.lost()
+        self._studio.abandon(claim)
+        if self._holdings.let_go(claim):
+            log.warning("lost to another worker", extra={"generation": claim.id})
+            self._observer.lost()
 
     def _look(self) -> None:
         trimmed_at = float("-inf")
@@ -293,15 +282,3 @@ class BatchWorker(BaseWorker):
             in_flight=len(self._holdings),
             pace_seconds=self._studio.pace(),
         )
-
-    def _appear(self, pipe: Pipeline) -> None:
-        """In `rq info`. All of it every time, so it comes back even after a FLUSHALL."""
-        state = WorkerStatus.BUSY if len(self._holdings) else WorkerStatus.IDLE
-        self.heartbeat(RQ_TTL_SECONDS, pipeline=pipe)
-        pipe.hset(self.key, mapping=self.serialize())
-        self.set_state(state, pipeline=pipe)
-        worker_registration.register(self, pipe)
-
-    def _set_connection(self, connection: Redis) -> Redis:
-        """RQ would stretch the socket's timeout to seven minutes; ours stays as it is."""
-        return connection

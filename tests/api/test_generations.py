@@ -10,7 +10,7 @@ from redis import Redis
 from server.api.records import GenerationRecord
 from server.broker import keys
 from server.spec import GenerationState
-from tests.api.house import Hands, soon
+from tests.api.house import Hands, soon, wait_until
 
 Submit = Callable[..., str]
 Start = Callable[..., httpx.Client]
@@ -233,12 +233,23 @@ def test_an_unknown_id_is_404_everywhere(client: httpx.Client, id: str) -> None:
 
 
 def test_another_owners_generation_is_404(
-    client: httpx.Client, redis: Redis, submit: Submit
+    client: httpx.Client, hands: Hands, redis: Redis, submit: Submit
 ) -> None:
     id = submit()
+    hands.succeed(id)
     redis.hset(keys.generation(id), "owner", "somebody")
-    assert client.get(f"/v1/generations/{id}").status_code == 404
-    assert client.post(f"/v1/generations/{id}/cancel").status_code == 404
+    redis.rename(keys.owned("local"), keys.owned("somebody"))
+    path = f"/v1/generations/{id}"
+    asked = [
+        client.get(path),
+        client.get(f"{path}/events"),
+        client.get(f"{path}/images/0"),
+        client.post(f"{path}/cancel"),
+        client.delete(path),
+    ]
+    assert [answer.status_code for answer in asked] == [404] * 5
+    assert client.get("/v1/generations").json() == {"generations": [], "next": None}
+    assert redis.hget(keys.generation(id), "status") == b"succeeded"
 
 
 def test_pages_hold_every_generation_once_newest_first(
@@ -270,6 +281,49 @@ def test_a_list_can_be_of_one_state(client: httpx.Client, hands: Hands, submit: 
     hands.begin(ids[1])
     page = client.get("/v1/generations", params={"state": "running"}).json()
     assert [record["id"] for record in page["generations"]] == [ids[1]]
+
+
+def test_a_page_of_a_rare_state_looks_at_so_many_and_goes_on(
+    client: httpx.Client, hands: Hands, redis: Redis, submit: Submit
+) -> None:
+    rare = submit()
+    common: dict[bytes, bytes] = redis.hgetall(keys.generation(rare))  # type: ignore[assignment]
+    hands.begin(rare)
+    with redis.pipeline() as pipe:
+        for number in range(1200):
+            id, at = f"gen_{number:032x}", time.time() + number
+            pipe.hset(keys.generation(id), mapping=common | {b"id": id, b"created_at": repr(at)})  # type: ignore[dict-item]
+            pipe.zadd(keys.owned("local"), {id: at})
+        pipe.execute()
+    found, sizes, query = [], [], {"state": "running", "limit": "2"}
+    while "cursor" not in query or query["cursor"]:
+        redis.config_resetstat()
+        page = client.get("/v1/generations", params=query).json()
+        assert redis.info("commandstats")["cmdstat_hgetall"]["calls"] < 600  # type: ignore[index]
+        found += [record["id"] for record in page["generations"]]
+        sizes.append(len(page["generations"]))
+        query["cursor"] = page["next"]
+    assert found == [rare]
+    assert sizes == [0, 0, 1]
+
+
+@pytest.mark.parametrize("fields", [{}, {"strict": True}])
+def test_strict_goes_to_the_worker_with_the_spec(
+    client: httpx.Client, submit: Submit, fields: dict[str, object]
+) -> None:
+    spec = client.get(f"/v1/generations/{submit(**fields)}").json()["spec"]
+    assert spec["strict"] is bool(fields)
+
+
+def test_only_what_can_be_an_id_is_logged_as_one(
+    client: httpx.Client, submit: Submit, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = submit()
+    with caplog.at_level("INFO", "darkroom.api"):
+        client.get("/v1/generations/x%0A00:00:00 ERROR forged")
+        client.get(f"/v1/generations/{id}")
+    wait_until(lambda: len(caplog.records) == 2)
+    assert [getattr(record, "generation", None) for record in caplog.records] == [None, id]
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "cursor=x", "state=done", "stat=queued"])

@@ -119,3 +119,28 @@ def test_the_page_has_every_field_of_a_request(document: Document) -> None:
     page = PAGE.read_text()
     fields = document["components"]["schemas"]["GenerationRequest"]["properties"]
     assert [field for field in fields if f"`{field}`" not in page] == []
+
+
+def test_the_queue_is_said_to_be_first_come_first_served(document: Document) -> None:
+    asked = document["components"]["schemas"]["GenerationRequest"]["properties"]["priority"]
+    assert "first come, first served" in asked["description"]
+    assert "first come, first served" in PAGE.read_text()
+
+
+def test_an_unknown_outcome_is_told(document: Document) -> None:
+    operation = document["paths"]["/v1/generations"]["post"]
+    examples = operation["responses"]["503"]["content"]["application/problem+json"]["examples"]
+    told = [operation["description"], examples["broker_unavailable"]["summary"], PAGE.read_text()]
+    assert ["unknown" in text for text in told] == [True] * 3
+
+
+def test_the_examples_ask_for_what_the_demo_can_draw(document: Document) -> None:
+    assert "square" not in json.dumps(document) + PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["eta_ignored", "negative_prompt_ignored", "guidance_rescale_ignored", "prompt_truncated"],
+)
+def test_every_warning_is_on_the_page(code: str) -> None:
+    assert f"| `{code}` |" in PAGE.read_text()

@@ -13,6 +13,8 @@ import pytest
 from redis import Redis
 
 from server.api.deps import Gateway
+from server.api.tokenizers import find_folder
+from server.catalog import load_catalog
 from server.spec import Sampler
 from tests.api.house import Hands, wait_until
 
@@ -181,6 +183,14 @@ for prompt in prompts:
     have = ours.encode(prompt, add_special_tokens=False).ids
     assert want == have, (prompt, want, have)
 """
+
+
+def test_a_source_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "mine" / "tokenizer" / "vocab.json").touch()
+    card = load_catalog()["demo"].model_copy(update={"source": "~/mine"})
+    assert find_folder(card) == tmp_path / "mine" / "tokenizer"
 
 
 @pytest.mark.parametrize("files", ["tokenizer.json", "vocab.json", "a pad token of its own"])

@@ -35,6 +35,9 @@ class Doomed(ScriptedStudio):
     def lost(self) -> BaseException | None:
         return DeviceLost("an illegal memory access") if self._doomed("lose") else None
 
+    def close(self, seconds: float) -> bool:
+        return super().close(seconds) and self.doom != "never end"
+
     def _doomed(self, doom: str) -> bool:
         fatal = any(claim.spec.seed == self.fatal_seed for claim in self.claims.values())
         return fatal and self.doom == doom

@@ -68,14 +68,16 @@ class ScriptedStudio:
             self.steps[claim.id] = 0
             self.most_at_once = max(self.most_at_once, len(self.claims))
 
-    def cancel(self, id: str) -> None:
-        self.canceled.append(id)
-        self.end(id, Ended(GenerationState.CANCELED))
+    def cancel(self, claim: Claim) -> None:
+        if self._draws(claim):
+            self.canceled.append(claim.id)
+            self.end(claim.id, Ended(GenerationState.CANCELED))
 
-    def abandon(self, id: str) -> None:
+    def abandon(self, claim: Claim) -> None:
         with self._lock:
-            self.abandoned.append(id)
-            self.claims.pop(id, None)
+            if self._draws(claim):
+                self.abandoned.append(claim.id)
+                del self.claims[claim.id]
 
     def progress(self) -> dict[str, Progress]:
         with self._lock:
@@ -93,8 +95,9 @@ class ScriptedStudio:
     def lost(self) -> BaseException | None:
         return None
 
-    def close(self) -> None:
+    def close(self, seconds: float) -> bool:
         self._closed.set()
+        return True
 
     def end(self, id: str, result: Result | None = None) -> None:
         """Finish one claim, by default with its images."""
@@ -102,6 +105,9 @@ class ScriptedStudio:
             claim = self.claims.pop(id, None)
         if claim is not None:
             self._finish(claim, result or drawn(claim))
+
+    def _draws(self, claim: Claim) -> bool:
+        return self.claims.get(claim.id) == claim
 
     def _run(self) -> None:
         while not self._closed.wait(self.tick_seconds):

@@ -82,6 +82,44 @@ def test_a_claim_that_came_back_outlives_the_late_result_of_the_lost_one(desk, c
     assert worker.counts["lost"] <= 1
 
 
+def test_a_lost_claim_is_abandoned_before_its_generation_can_come_back(desk, crew):
+    worker = crew.thread()
+    id = desk.submit()
+    until(lambda: id in worker.studio.claims)
+    stale = worker.studio.admitted[0]
+    held = []
+    worker.studio.abandon = lambda claim: held.append(worker._holdings.executions())
+    worker._lose(stale)
+    assert held == [{stale.execution}]
+    assert worker._holdings.executions() == set()
+
+
+class Frozen(ScriptedStudio):
+    """One whose worker sleeps through the loss of a claim: it never hears of one."""
+
+    def abandon(self, claim) -> None:
+        if len(self.admitted) > 1:
+            assert claim == self.admitted[0], "the claim that goes on was abandoned"
+            self.abandoned.append(claim.id)
+
+
+def test_a_claim_that_came_back_before_its_loss_was_noticed_is_abandoned_and_goes_on(desk, crew):
+    worker = crew.thread(Frozen())
+    id = desk.submit()
+    until(lambda: id in worker.studio.claims)
+    stale = worker.studio.admitted[0]
+    beat, worker._beat.beat = worker._beat.beat, lambda: None  # it is frozen
+    time.sleep(0.1)
+    desk.redis.delete(keys.lease(stale.execution))
+    worker._ledger.rescue(id, stale.execution)
+    until(lambda: len(worker.studio.admitted) == 2)
+    worker._beat.beat = beat
+    until(lambda: id in worker.studio.abandoned)
+    worker.studio.end(id)
+    until(lambda: desk.status(id) == "succeeded")
+    assert worker.counts["lost"] == 1
+
+
 def test_a_worker_whose_thread_fails_gives_up(crew):
     worker = crew.thread()
     worker._takeover.look = lambda: 1 / 0
@@ -180,3 +218,13 @@ def test_a_hung_step_or_lost_device_ends_the_process_and_frees_its_claims_at_onc
     assert desk.status(id) == "running"
     worker = crew.thread()
     until(lambda: id in worker.studio.claims, seconds=3)
+
+
+def test_a_step_that_never_ends_does_not_keep_a_worker_that_was_told_to_stop(desk, crew):
+    id = desk.submit()
+    worker = crew.process(state={"doom": "never end"}, drain_seconds=0.1)
+    [name] = held_by(desk, worker, [id])
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=10) == os.EX_SOFTWARE
+    assert desk.queue.get_job_ids() == [id]
+    assert not desk.redis.exists(keys.worker(name))

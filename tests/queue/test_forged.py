@@ -85,6 +85,35 @@ def test_a_spec_that_is_not_valid_fails_without_telling_the_prompt(desk, crew, c
     assert worker.studio.admitted == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("spec", "not json"),
+        ("spec", "[" * 100_000),
+        ("spec", "7"),
+        ("spec", None),
+        ("warnings", "7"),
+        ("warnings", '"text"'),
+        ("drawing_warnings", "null"),
+        ("steps_done", "many"),
+        (b"\xff", "odd"),
+    ],
+)
+def test_a_broken_record_fails_in_words_and_the_worker_goes_on(desk, crew, field, value):
+    id = desk.submit()
+    record = keys.generation(id)
+    if value is None:
+        desk.redis.hdel(record, field)
+    else:
+        desk.redis.hset(record, field, value)
+    worker = crew.thread()
+    until(lambda: desk.redis.hget(record, "status") == b"failed")
+    assert json.loads(desk.redis.hget(record, "error"))["code"] == "invalid_spec"
+    after = desk.submit()
+    until(lambda: after in worker.studio.claims)
+    assert worker.reason == ""
+
+
 def test_a_spec_of_another_checkpoint_fails(desk, crew):
     id = desk.submit()
     spec = json.loads(desk.redis.hget(keys.generation(id), "spec")) | {"checkpoint": "other"}
@@ -109,3 +138,20 @@ def test_keys_of_the_wrong_type_do_not_stop_the_worker(desk, crew):
     id = desk.submit()
     until(lambda: id in worker.studio.claims)
     assert desk.intermediate() == []
+
+
+@pytest.mark.parametrize("member", [b"\xff", b"a:b:c", b"alone", b":", b"../x:y"])
+def test_a_strange_member_of_rqs_registry_does_not_stop_a_worker(desk, crew, member):
+    desk.redis.zadd("rq:wip:demo", {member: 9_999_999_999})
+    worker = crew.thread()
+    id = desk.submit()
+    until(lambda: id in worker.studio.claims)
+    assert worker.reason == ""
+
+
+def test_a_token_that_is_not_text_does_not_stop_a_worker(desk, crew):
+    id = desk.submit()
+    forge(desk, id, **{keys.HOLDER: b"\xff"})
+    worker = crew.thread()
+    until(lambda: id in worker.studio.claims)
+    assert worker.reason == ""

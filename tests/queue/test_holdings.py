@@ -1,23 +1,16 @@
-"""What a worker holds, and which verdicts are news."""
+"""What a worker holds, and what it may still hear of."""
 
 from server.workers.holdings import Holdings
-from server.workers.leases import Verdict
 from tests.builders import a_claim
 
 
-def test_a_cancel_is_news_once():
+def test_a_claim_whose_end_is_being_written_has_ended():
     holdings, claim = Holdings(), a_claim()
+    assert not holdings.unended(claim)
     holdings.take(claim, alone=False)
-    assert not holdings.heed(claim, Verdict.HELD)
-    assert [holdings.heed(claim, Verdict.CANCELED) for _ in range(2)] == [True, False]
-    assert holdings.heed(claim, Verdict.LOST)
-
-
-def test_a_claim_whose_end_is_being_written_is_not_lost():
-    holdings, claim = Holdings(), a_claim()
-    holdings.take(claim, alone=False)
+    assert holdings.unended(claim)
     assert holdings.end(claim)
-    assert not holdings.heed(claim, Verdict.LOST)
+    assert not holdings.unended(claim)
     assert not holdings.end(claim)
     assert (holdings.claims(), holdings.unfinished()) == ([claim], [])
     assert holdings.let_go(claim)
@@ -26,11 +19,11 @@ def test_a_claim_whose_end_is_being_written_is_not_lost():
 
 
 def test_another_execution_of_the_same_generation_is_another_claim():
-    holdings, claim = Holdings(), a_claim()
-    holdings.take(claim, alone=True)
-    later = type(claim)(claim.id, "e2", claim.spec, claim.created_at, claim.started_at)
-    holdings.take(later, alone=False)
-    assert not holdings.end(claim)
-    assert not holdings.let_go(claim)
-    assert holdings.executions() == {"e2"}
+    holdings, lost, again = Holdings(), a_claim(), a_claim()
+    assert lost.id == again.id
+    holdings.take(lost, alone=True)
+    holdings.take(again, alone=False)
+    assert holdings.executions() == {lost.execution, again.execution}
+    assert holdings.let_go(lost)
+    assert holdings.unended(again)
     assert not holdings.exclusive()

@@ -102,6 +102,14 @@ def test_a_cancel_comes_before_a_slow_claim(desk, mine, slow):
     desk.assert_clean()
 
 
+def test_looking_at_what_was_overdue_cancels_no_claim(desk, mine):
+    seen = desk.record(desk.submit())
+    assert isinstance(claim(mine, mine.pop(1.0)), Taken)
+    overdue = seen.model_copy(update={"created_at": 0.0})
+    assert control.expire_if_overdue(desk.redis, overdue, retention=600)
+    assert (desk.status(seen.id), desk.record(seen.id).cancel_requested) == ("running", False)
+
+
 def test_a_slow_finisher_loses_to_a_rescuer(desk, mine, theirs, slow):
     claimed = taken(mine, desk)
     gate = Gate(slow, lambda: mine.finish(claimed, drawn(claimed)))

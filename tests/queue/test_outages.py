@@ -5,12 +5,13 @@ import signal
 import time
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from server.broker import keys
 from server.workers.takeover import Takeover
-from tests.queue.crew import LEASE_SECONDS, Counts, Crew, Desk, until
+from tests.queue.crew import LEASE_SECONDS, Counts, Crew, Desk, ThreadWorker, short, until
 from tests.queue.scripted import ScriptedStudio
 
 
@@ -53,6 +54,23 @@ def test_after_an_outage_longer_than_a_lease_owners_keep_what_they_hold(server, 
     assert owner.counts["lost"] == 0
 
 
+def test_while_redis_is_full_for_longer_than_a_lease_owners_keep_what_they_hold(desk, crew):
+    # They beat seldom, so that those who look would be first when Redis takes writes again.
+    workers = [crew.thread(lease_seconds=1.0, beat_seconds=0.2) for _ in range(3)]
+    ids = [desk.submit() for _ in range(6)]
+    until(lambda: sum(len(worker.studio.claims) for worker in workers) == 6)
+    desk.redis.config_set("maxmemory", "1")
+    time.sleep(2.5)  # the outage itself
+    desk.redis.config_set("maxmemory", "0")
+    until(lambda: len(list(desk.redis.scan_iter("darkroom:lease:*"))) == 6)
+    for worker in workers:
+        for id in list(worker.studio.claims):
+            worker.studio.end(id)
+    until(lambda: sum(worker.counts["succeeded"] for worker in workers) == 6)
+    assert sum((worker.counts for worker in workers), Counts()) == {"claimed": 6, "succeeded": 6}
+    assert [desk.states(id) for id in ids] == [["queued", "running", "succeeded"]] * 6
+
+
 @pytest.fixture
 def unlucky_crew(proxy):
     """Its workers do not hear every reply."""
@@ -68,6 +86,7 @@ class Clock:
         self.run_id = "first"
         self.uptime = 1000
         self.rescued = 0
+        self.full = False
 
     def info(self, section: str) -> dict[str, object]:
         return {"run_id": self.run_id, "uptime_in_seconds": self.uptime}
@@ -77,6 +96,10 @@ class Clock:
 
     def unleased(self) -> list[tuple[str, str]]:
         return [("id", "execution")]
+
+    def set(self, name: str, value: str, *, xx: bool) -> None:
+        if self.full:
+            raise OutOfMemoryError
 
     def rescue(self, id: str, execution: str) -> None:
         self.rescued += 1
@@ -118,6 +141,36 @@ def test_rescue_waits_after_a_gap_but_not_after_a_passing_error(clock, takeover)
     takeover._reached -= 50
     takeover.look()
     assert clock.rescued == 1
+
+
+def test_rescue_waits_after_writes_were_refused_for_long(clock, takeover):
+    takeover.look()
+    clock.full = True
+    for _ in range(2):
+        takeover._reached -= 25
+        with pytest.raises(OutOfMemoryError):
+            takeover.look()
+    clock.full = False
+    takeover.look()
+    assert clock.rescued == 1
+
+
+def test_a_rescue_that_fails_is_no_look(clock, takeover, monkeypatch):
+    def refuse(id, execution):
+        raise OutOfMemoryError
+
+    monkeypatch.setattr(clock, "rescue", refuse)
+    reached = takeover._reached
+    with pytest.raises(OutOfMemoryError):
+        takeover.look()
+    assert takeover._reached == reached
+
+
+def test_a_look_writes_nothing_where_nobody_works(redis, desk, server):
+    worker = ThreadWorker(short(server.url), ScriptedStudio(), redis)
+    before = redis.keys()
+    worker._takeover.look()
+    assert redis.keys() == before
 
 
 def test_what_a_worker_holds_itself_is_not_rescued_by_it(clock):

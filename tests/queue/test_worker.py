@@ -161,6 +161,25 @@ def test_canceled_while_running_stops_within_a_beat(desk, crew):
     desk.assert_clean()
 
 
+class Deaf(ScriptedStudio):
+    """Hears only the third time."""
+
+    heard = 0
+
+    def cancel(self, claim) -> None:
+        self.heard += 1
+        if self.heard > 2:
+            super().cancel(claim)
+
+
+def test_a_cancel_is_repeated_until_it_is_heard(desk, crew):
+    worker = crew.thread(Deaf())
+    id = desk.submit()
+    until(lambda: id in worker.studio.claims)
+    control.cancel(desk.redis, id, retention=600)
+    until(lambda: desk.status(id) == "canceled", seconds=2)
+
+
 def test_deleted_while_running_leaves_only_the_tombstone(desk, crew):
     worker = crew.thread()
     id = desk.submit()

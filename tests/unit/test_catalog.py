@@ -35,6 +35,12 @@ def test_an_operators_card_extends_a_shipped_one_field_by_field(own):
     assert card.defaults.sampler is Sampler.PNDM
 
 
+def test_a_catalog_that_is_not_text_is_refused_in_words(tmp_path):
+    (tmp_path / "own.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match="cannot read the catalog"):
+        load_catalog(tmp_path / "own.toml")
+
+
 def test_an_unknown_checkpoint_is_answered_with_those_there_are():
     with pytest.raises(UnknownCheckpoint, match="it has: demo, ") as caught:
         load_catalog()["nope"]
@@ -50,6 +56,12 @@ def test_an_unknown_checkpoint_is_answered_with_those_there_are():
         ('[checkpoints.a]\nextends = "a"', "extend each other: a → a"),
         ('[checkpoints.a]\nextends = "demo"\ncolour = 1', "colour"),
         ('[checkpoints.a]\nextends = "demo"\nnative_size = -1', "native_size"),
+        ('[checkpoints.a]\nextends = ["demo"]', "extends names one"),
+        ('[checkpoints.a]\nextends = "demo"\nlimits = 5', "limits is a table"),
+        ('[checkpoints.a]\nextends = "demo"\nlimits = { side_multiple = 0 }', "side_multiple"),
+        ('[checkpoints.a]\nextends = "demo"\nlimits = { min_side = 256 }', "native_size 128"),
+        ('[checkpoints.a]\nextends = "demo"\ndefaults = { num_inference_steps = 999 }', "steps"),
+        ('[checkpoint.a]\nextends = "demo"', "'checkpoint' means nothing here"),
         ('[checkpoints."../a"]\nextends = "demo"', "name"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from server import __version__, remote
 from server.errors import DarkroomError
-from server.listener import is_loopback, listen, url_of
+from server.listener import is_loopback, listen, url, url_of
 
 Darkroom = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -120,6 +120,23 @@ def test_wrong_usage_exits_2(
     assert "Traceback" not in ended.stderr
 
 
+def test_what_looks_like_markup_is_told_as_it_is(darkroom: Darkroom) -> None:
+    told = darkroom("checkpoints", "show", "[/x]")
+    assert "'[/x]'" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("where", ["a-file", "a-file/below"])
+def test_a_data_directory_that_cannot_be_one_is_said(
+    darkroom: Darkroom, tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "a-file").touch()
+    told = darkroom("serve", "--port", "0", "--data-dir", str(tmp_path / where))
+    assert told.returncode == 1
+    assert "cannot use the data directory" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_a_broken_settings_file_is_named(darkroom: Darkroom, tmp_path: Path) -> None:
     (tmp_path / "darkroom.toml").write_text("port = ")
     ended = darkroom("serve")
@@ -165,6 +182,20 @@ def test_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "darkroom.example"])
 def test_not_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("::1", "http://[::1]:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("localhost", "http://localhost:80"),
+    ],
+)
+def test_url(host: str, expected: str) -> None:
+    assert url(host, 80) == expected
 
 
 def test_a_name_that_does_not_resolve_is_an_error_in_words() -> None:

@@ -129,11 +129,31 @@ def test_out_of_memory_lowers_the_cap_and_loses_nothing():
     assert max(map(len, denoiser.calls[-8:])) <= 2
 
 
+def test_a_decode_out_of_memory_bounds_decoding_and_not_the_steps():
+    denoiser = CountingDenoiser()
+    decode, sizes = denoiser.decode, []
+
+    def tight(states):
+        sizes.append(len(states))
+        if len(states) > 2:
+            raise OutOfMemory("too many")
+        return decode(states)
+
+    denoiser.decode = tight
+    engine = an_engine(denoiser)
+    for seed in range(8):
+        engine.admit(a_ticket(denoiser, seed))
+    assert all(o.picture is not None for o in run(engine).values())
+    assert engine.max_decode_pixels == 2 * 128 * 128
+    assert engine.max_step_pixels == 10**9
+
+
 def test_a_picture_that_does_not_even_fit_alone_fails_in_words():
     denoiser = CountingDenoiser(max_rows=1)
     engine = an_engine(denoiser)
     engine.admit(a_ticket(denoiser, 1))
     assert isinstance(run(engine)[1].error, OutOfMemory)
+    assert engine.max_step_pixels == 10**9
 
 
 def test_a_lost_device_is_nobodys_fault_and_passes_through():

@@ -33,6 +33,14 @@ def test_nobodys_input_can_forge_a_console_line(root):
     assert "\x1b" not in out.getvalue()
 
 
+def test_nobodys_id_can_forge_a_console_line(root):
+    out = io.StringIO()
+    log.configure("console", "info", out)
+    logging.getLogger("darkroom.test").info("x", extra={"generation": "x\nforged\x1b[31m"})
+    [line] = out.getvalue().splitlines()
+    assert line.endswith(r"x [x\nforged\x1b[31m]")
+
+
 def test_a_traceback_is_kept(root):
     out = io.StringIO()
     log.configure("console", "info", out)

@@ -30,8 +30,12 @@ def test_what_is_deleted_is_gone_and_deleting_twice_is_fine(store):
         asyncio.run(store.get("gen_1/0-e.png"))
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
+def test_a_folder_that_cannot_be_written_is_said_without_its_path(tmp_path, caplog):
     store = open_store("", tmp_path)
     (tmp_path / "images" / "gen_1").write_text("a file where a folder must be")
-    with pytest.raises(Unavailable, match="refused"):
+    with pytest.raises(Unavailable) as refused:
         store.put("gen_1/0-e.png", b"picture")
+    assert refused.value.message == "the image store cannot be written"
+    [record] = caplog.records
+    assert record.name == "darkroom.storage"
+    assert str(tmp_path) in record.getMessage()

@@ -1,16 +1,17 @@
 import threading
+from dataclasses import dataclass
 from queue import Queue
 
 import pytest
 from obstore.store import MemoryStore
 from prometheus_client import CollectorRegistry
 
-from server.errors import DeviceLost, NotFinite
+from server.errors import DeviceLost, NotFinite, Unavailable
 from server.metrics import WorkerMetrics
-from server.spec import GenerationState, Progress
+from server.spec import GenerationState, Progress, Warn
 from server.storage import ObjectImageStore
 from server.workers.engine import Engine
-from server.workers.simulated import FlatPicture, SimulatedDenoiser
+from server.workers.simulated import FlatPicture, SimulatedDenoiser, SimulatedState
 from server.workers.stage import Drawn, Ended
 from server.workers.studio import EngineStudio
 from tests.builders import a_claim
@@ -57,7 +58,7 @@ def studio():
 
     yield make
     for each in made:
-        each.close()
+        assert each.close(SECONDS)
 
 
 def test_a_claim_comes_back_drawn_with_what_it_cost(studio):
@@ -92,9 +93,11 @@ def test_progress_and_room_follow_the_steps(studio):
 def test_a_canceled_claim_ends_between_two_steps_and_its_neighbour_goes_on(studio):
     denoiser = GatedDenoiser()
     studio = studio(denoiser)
-    studio.admit(a_claim("a"))
+    claim = a_claim("a")
+    studio.admit(claim)
     studio.admit(a_claim("b"))
-    studio.cancel("a")
+    studio.cancel(claim)
+    studio.cancel(claim)
     denoiser.open()
     results = dict(studio.results.get(timeout=SECONDS) for _ in range(2))
     assert results["a"] == Ended(GenerationState.CANCELED)
@@ -104,11 +107,12 @@ def test_a_canceled_claim_ends_between_two_steps_and_its_neighbour_goes_on(studi
 def test_a_claim_canceled_while_it_is_prepared_ends_canceled(studio):
     class Slow(SimulatedDenoiser):
         def prepare(self, spec, index):
-            studio.cancel("a")
+            studio.cancel(claim)
             return super().prepare(spec, index)
 
+    claim = a_claim("a")
     studio = studio(Slow())
-    studio.admit(a_claim("a"))
+    studio.admit(claim)
     assert studio.results.get(timeout=SECONDS)[1] == Ended(GenerationState.CANCELED)
     assert studio.results.empty()
     assert studio.room() == 4
@@ -117,9 +121,10 @@ def test_a_claim_canceled_while_it_is_prepared_ends_canceled(studio):
 def test_an_abandoned_claim_ends_in_silence(studio):
     denoiser = GatedDenoiser()
     studio = studio(denoiser)
-    studio.admit(a_claim("a"))
+    claim = a_claim("a")
+    studio.admit(claim)
     studio.admit(a_claim("b"))
-    studio.abandon("a")
+    studio.abandon(claim)
     denoiser.open()
     assert studio.results.get(timeout=SECONDS)[0] == "b"
     assert studio.results.empty()
@@ -129,10 +134,12 @@ def test_an_abandoned_claim_ends_in_silence(studio):
 def test_a_generation_that_comes_back_is_drawn_while_its_old_claim_still_leaves(studio):
     denoiser = GatedDenoiser()
     studio = studio(denoiser)
-    studio.admit(a_claim("a"))
+    old = a_claim("a")
+    studio.admit(old)
     assert denoiser.stepping.acquire(timeout=SECONDS)
-    studio.abandon("a")
+    studio.abandon(old)
     studio.admit(a_claim("a", seed=9))
+    studio.cancel(old)
     denoiser.open()
     _, result = studio.results.get(timeout=SECONDS)
     assert [image.seed for image in result.images] == [9]
@@ -142,7 +149,7 @@ def test_a_generation_that_comes_back_is_drawn_while_its_old_claim_still_leaves(
 
 def test_canceling_what_is_not_there_does_nothing(studio):
     studio = studio()
-    studio.cancel("nobody")
+    studio.cancel(a_claim("nobody"))
     studio.admit(a_claim("a"))
     assert studio.results.get(timeout=SECONDS)[0] == "a"
 
@@ -203,6 +210,104 @@ def test_one_bad_image_ends_the_generation_once(studio):
     studio.admit(a_claim("b", seed=0))
     assert studio.results.get(timeout=SECONDS)[0] == "b"
     assert studio.results.empty()
+
+
+def test_a_device_lost_while_a_picture_is_copied_is_reported_too(studio):
+    copying = threading.Event()
+
+    class Broken(FlatPicture):
+        def array(self):
+            copying.set()
+            raise DeviceLost("gone")
+
+    class BrokenDenoiser(SimulatedDenoiser):
+        def decode(self, states):
+            return [Broken(8, 8, 1) for _ in states]
+
+    studio = studio(BrokenDenoiser())
+    studio.admit(a_claim("a"))
+    assert copying.wait(SECONDS)
+    assert studio.close(SECONDS)
+    assert isinstance(studio.lost(), DeviceLost)
+
+
+def test_a_hung_device_call_is_seen_wherever_it_is(studio):
+    hung, release = threading.Event(), threading.Event()
+
+    class Hung(FlatPicture):
+        def array(self):
+            hung.set()
+            assert release.wait(SECONDS)
+            return super().array()
+
+    class HungDenoiser(SimulatedDenoiser):
+        def decode(self, states):
+            return [Hung(8, 8, 1) for _ in states]
+
+    studio = studio(HungDenoiser())
+    studio.admit(a_claim("a"))
+    assert hung.wait(SECONDS)
+    assert studio.step_age() > 0
+    assert not studio.close(0.01)
+    release.set()
+
+
+def test_a_store_that_comes_back_gets_the_picture(studio, monkeypatch):
+    put, refusals = ObjectImageStore.put, [Unavailable("full"), Unavailable("full")]
+
+    def sometimes(self, key, data):
+        if refusals:
+            raise refusals.pop()
+        put(self, key, data)
+
+    monkeypatch.setattr(ObjectImageStore, "put", sometimes)
+    monkeypatch.setattr("server.workers.studio.SHORTEST_PAUSE_SECONDS", 0.001)
+    studio = studio()
+    studio.admit(a_claim("a"))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+
+
+def test_what_waits_for_the_store_still_takes_its_room_and_stands_at_its_last_step(
+    studio, monkeypatch
+):
+    asked, release = threading.Event(), threading.Event()
+    put = ObjectImageStore.put
+
+    def slow(self, key, data):
+        asked.set()
+        assert release.wait(SECONDS)
+        put(self, key, data)
+
+    monkeypatch.setattr(ObjectImageStore, "put", slow)
+    studio = studio()
+    studio.admit(a_claim("a", num_images=3))
+    assert asked.wait(SECONDS)
+    assert studio.room() == 1
+    assert studio.progress() == {"a": Progress(steps_done=12, steps_total=12)}
+    release.set()
+    studio.results.get(timeout=SECONDS)
+
+
+def test_a_strict_generation_fails_where_another_would_warn(studio):
+    class Cutting(SimulatedDenoiser):
+        def prepare(self, spec, index):
+            state = super().prepare(spec, index)
+            cut = Warn(code="prompt_truncated", message="these words are lost", field="prompt")
+            return Warned(state.spec, state.seed, warned=(cut,))
+
+    @dataclass(slots=True)
+    class Warned(SimulatedState):
+        warned: tuple[Warn, ...] = ()
+        warnings = property(lambda self: self.warned)
+
+    studio = studio(Cutting())
+    studio.admit(a_claim("lenient"))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert [warn.code for warn in result.warnings] == ["prompt_truncated"]
+    studio.admit(a_claim("strict", strict=True))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.error.code == "invalid_spec"
+    assert "these words are lost" in result.error.message
 
 
 def test_a_lost_device_is_reported_not_hidden(studio):

@@ -1,0 +1,41 @@
+"""The connections of one gateway: so many and no more, and whoever comes later waits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import ConnectionPool
+
+MAX_CONNECTIONS = 64
+
+
+class QueueingPool(ConnectionPool):
+    """A command that finds every connection in use waits for its turn, as long as its caller does.
+
+    redis-py's own BlockingConnectionPool does that as well, but costs a gateway 40 us more for each
+    accepted generation, a twelfth of all that one may cost.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # Bounded by turns alone: the pool itself raises where it reaches a bound.
+        super().__init__(**(options | {"max_connections": 2**31}))
+        self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        """A connection that is open and has nothing left to read."""
+        await self._turns.acquire()
+        connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """Give it back, and let the next one have its turn."""
+        try:
+            await super().release(connection)
+        finally:
+            self._turns.release()

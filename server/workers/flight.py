@@ -1,0 +1,70 @@
+"""One claim in flight: its tickets, what came out of the engine, and what it cost. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.errors import DarkroomError, DeadlineExceeded, GenerationFailed
+from server.spec import Failure, GenerationState, Metrics, Progress, Warn
+from server.workers.denoiser import Picture
+from server.workers.engine import Ticket
+from server.workers.stage import Claim, Ended
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """From the claim until its result is told."""
+
+    claim: Claim
+    tickets: list[Ticket] = field(default_factory=list)
+    """Empty until its prompts are encoded."""
+    encode_seconds: float = 0.0
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    over: bool = False
+    """It has left the engine: drawn and being published, or ended otherwise."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether all its pictures are there."""
+        return len(self.pictures) == self.claim.spec.num_images
+
+    @property
+    def progress(self) -> Progress:
+        """Steps over all its images."""
+        return Progress(
+            steps_done=sum(t.steps_done for t in self.tickets),
+            steps_total=sum(t.state.steps_total for t in self.tickets),
+        )
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """What its tickets warned of, each once."""
+        return tuple(dict.fromkeys(w for t in self.tickets for w in t.state.warnings))
+
+    def metrics(
+        self, *, publish_seconds: float, at: float, peak_memory_bytes: int, worker: str
+    ) -> Metrics:
+        """Where its time went. `at` is now, in seconds since the epoch."""
+        steps = sum(t.steps_done for t in self.tickets)
+        return Metrics(
+            queue_seconds=self.claim.started_at - self.claim.created_at,
+            encode_seconds=self.encode_seconds,
+            denoise_seconds=max(t.denoise_seconds for t in self.tickets),
+            decode_seconds=sum(t.decode_seconds for t in self.tickets),
+            publish_seconds=publish_seconds,
+            total_seconds=at - self.claim.created_at,
+            steps=steps,
+            mean_batch_rows=sum(t.batch_rows for t in self.tickets) / steps,
+            peak_memory_bytes=peak_memory_bytes,
+            worker=worker,
+        )
+
+
+def ended_by(error: Exception) -> Ended:
+    """What a caller is told. Foreign messages stay in the log: they may tell paths."""
+    if isinstance(error, DeadlineExceeded):
+        return Ended(GenerationState.EXPIRED, Failure(code=error.code, message=error.message))
+    if isinstance(error, DarkroomError):
+        return Ended(GenerationState.FAILED, Failure(code=error.code, message=error.message))
+    message = f"the worker could not draw it ({type(error).__name__}); its log has the details"
+    return Ended(GenerationState.FAILED, Failure(code=GenerationFailed.code, message=message))

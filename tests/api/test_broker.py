@@ -1,0 +1,179 @@
+"""The gateway's half of the queue by itself: many callers, broken records, odd messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from server.api.schemas import GenerationRequest
+from server.broker import Broker, Generation, WorkerInfo, keys
+from server.broker.hub import Hub
+from server.broker.submit import MAX_DEADLINE_SECONDS
+from server.spec import SPEC
+from tests.api.house import Hands
+from tests.builders import a_spec
+from tests.redis_server import RedisServer
+
+RETENTION = 600
+SPEC_JSON = SPEC.dump_json(a_spec())
+RECORD = {b"id": b"gen_1", b"owner": b"local", b"created_at": b"1.5", b"spec": SPEC_JSON}
+
+
+@pytest.fixture
+def run(server: RedisServer, hands: Hands) -> Callable[..., Any]:
+    """Runs what a test does with a broker."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Broker]:
+        broker = Broker(server.url, max_queued=1000, retention_seconds=RETENTION)
+        await broker.start()
+        try:
+            yield broker
+        finally:
+            await broker.close()
+
+    def run(act: Callable[[Broker], Awaitable[Any]]) -> Any:
+        async def whole() -> Any:
+            async with opened() as broker:
+                return await act(broker)
+
+        return asyncio.run(whole())
+
+    return run
+
+
+def test_more_callers_than_connections_all_get_their_answer(
+    run: Callable[..., Any], redis: Redis
+) -> None:
+    async def act(broker: Broker) -> list[Generation]:
+        made, _ = await broker.submit(a_spec(), owner="local")
+        looks = [broker.get(made.id, owner="local") for _ in range(150)]
+        waits = [broker.wait(made.id, owner="local", seconds=0.05) for _ in range(150)]
+        found = await asyncio.gather(*looks, *waits)
+        assert int(redis.info("clients")["connected_clients"]) < 100  # type: ignore[index]
+        return found
+
+    assert [generation.status for generation in run(act)] == ["queued"] * 300
+
+
+def test_connections_are_not_lost_to_callers_that_give_up(run: Callable[..., Any]) -> None:
+    async def act(broker: Broker) -> Generation:
+        made, _ = await broker.submit(a_spec(), owner="local")
+        for _ in range(3):
+            looks = [asyncio.create_task(broker.get(made.id, owner="local")) for _ in range(100)]
+            await asyncio.sleep(0.002)
+            for look in looks:
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
+        found = await asyncio.gather(*(broker.get(made.id, owner="local") for _ in range(100)))
+        return found[-1]
+
+    assert run(act).status == "queued"
+
+
+def test_the_owners_list_forgets_what_can_have_no_record_any_more(
+    run: Callable[..., Any], redis: Redis
+) -> None:
+    border = time.time() - RETENTION - MAX_DEADLINE_SECONDS
+    redis.zadd(keys.owned("local"), {"gen_old": border - 10, "gen_late": border + 60})
+    made, _ = run(lambda broker: broker.submit(a_spec(), owner="local"))
+    assert redis.zrange(keys.owned("local"), 0, -1) == [b"gen_late", made.id.encode()]
+
+
+def test_no_request_can_ask_for_a_longer_deadline_than_the_list_remembers() -> None:
+    field = GenerationRequest.model_json_schema()["properties"]["deadline_seconds"]
+    assert field["anyOf"][0]["maximum"] == MAX_DEADLINE_SECONDS
+
+
+def test_a_record_without_what_may_be_missing_is_read() -> None:
+    generation = Generation.from_hash(RECORD)
+    assert (generation.warnings, generation.images, generation.status) == ((), (), "queued")
+
+
+@pytest.mark.parametrize("name", ["warnings", "drawing_warnings", "images", "metrics", "spec"])
+@pytest.mark.parametrize("value", [b"", b"7", b"[7]", b'"x"', b"{", b"\xff", b"[" * 100_000])
+def test_a_broken_record_is_a_value_error(name: str, value: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (any kind of it)
+        Generation.from_hash(RECORD | {name.encode(): value})
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {b"\xff": b""}, RECORD | {b"steps_done": b"x"}, RECORD | {b"status": b"\xff"}]
+)
+def test_what_is_no_record_is_a_value_error(broken: dict[bytes, bytes]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (any kind of it)
+        Generation.from_hash(broken)
+
+
+def test_what_a_newer_worker_says_of_itself_is_passed_over() -> None:
+    worker = WorkerInfo(
+        name="w",
+        checkpoint="demo",
+        device="cpu",
+        state="ready",
+        capacity=4,
+        in_flight=0,
+        pace_seconds=0.5,
+    )
+    said = {name.encode(): value.encode() for name, value in worker.to_hash().items()}
+    assert WorkerInfo.from_hash(said | {b"new": b"field"}) == worker
+
+
+def test_a_broker_closes_however_soon(server: RedisServer) -> None:
+    async def act() -> None:
+        for turns in range(20):
+            broker = Broker(server.url, max_queued=1, retention_seconds=RETENTION)
+            await broker.start()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(broker.close(), 5)
+
+    asyncio.run(act())
+
+
+def test_an_odd_message_wakes_nobody_and_ends_nothing(
+    run: Callable[..., Any], redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(broker: Broker) -> None:
+        with broker.hub.watch("gen_1") as changed:
+            await asyncio.wait_for(changed.wait(), 5)  # subscribed
+            changed.clear()
+            redis.publish(keys.CHANGES, b"\xff\xfe gen_1")
+            redis.publish(keys.CHANGES, "gen_1 done")
+            await asyncio.wait_for(changed.wait(), 5)
+
+    run(act)
+    assert caplog.text == ""
+
+
+def test_an_unexpected_error_is_logged_and_the_subscription_made_again(
+    run: Callable[..., Any],
+    redis: Redis,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(hub: Hub, id: str) -> None:
+        raise KeyError("unexpected")
+
+    async def act(broker: Broker) -> None:
+        with broker.hub.watch("gen_1") as changed:
+            await asyncio.wait_for(changed.wait(), 5)
+            changed.clear()
+            with monkeypatch.context() as patched:
+                patched.setattr(Hub, "_wake", fail)
+                redis.publish(keys.CHANGES, "gen_1 done")
+                await asyncio.wait_for(changed.wait(), 5)  # subscribed again
+            changed.clear()
+            redis.publish(keys.CHANGES, "gen_1 done")
+            await asyncio.wait_for(changed.wait(), 5)
+
+    with caplog.at_level(logging.ERROR):
+        run(act)
+    assert "KeyError: 'unexpected'" in caplog.text
