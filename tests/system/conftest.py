@@ -19,7 +19,7 @@ from server.supervisor import ready_workers
 
 DARKROOM_SERVE = (sys.executable, "-m", "server", "serve")
 START_SECONDS = 90.0
-UNMEASURED = {"DARKROOM_MAX_STEP_PIXELS": str(8 * 128 * 128)}
+UNMEASURED = {"DARKROOM_MAX_STEP_PIXELS": str(32 * 128 * 128)}
 """A worker that is told its cap does not spend seconds on measuring it."""
 
 
