@@ -1,0 +1,1 @@
+"""How the demo checkpoint under ``server/models/demo`` was made: see ``demo/README.md``."""
