@@ -34,7 +34,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class EngineStudio:
-    """The `Studio` of a real worker."""
+    """The `Studio` of a real worker. Its threads call `begin_…` before anything else."""
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class EngineStudio:
         version: str,
         metrics: WorkerMetrics,
         peak_memory_bytes: Callable[[], int],
+        begin_engine: Callable[[], object] = lambda: None,
+        begin_publisher: Callable[[], object] = lambda: None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -58,7 +60,8 @@ class EngineStudio:
         self._flights: dict[str, Flight] = {}  # by execution
         self._calls: dict[object, float] = {}
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
+        self._begin_engine = begin_engine
+        self._publishers = ThreadPoolExecutor(PUBLISHERS, "publish", initializer=begin_publisher)
         self._publishing: set[Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._pace = 0.0
@@ -154,6 +157,7 @@ class EngineStudio:
 
     def _run(self) -> None:
         try:
+            self._begin_engine()
             while not self._closing.is_set():
                 self._read_inbox()
                 if self._engine.busy:

@@ -322,6 +322,28 @@ def test_a_lost_device_is_reported_not_hidden(studio):
     assert studio.results.empty()
 
 
+def test_each_kind_of_thread_begins_as_it_was_told():
+    began = []
+    note = lambda what: lambda: began.append((what, threading.current_thread().name))  # noqa: E731
+    studio = EngineStudio(
+        Engine(SimulatedDenoiser(), max_step_pixels=10**9),
+        ObjectImageStore(MemoryStore()),
+        capacity=1,
+        worker="w",
+        version="1",
+        metrics=WorkerMetrics(CollectorRegistry()),
+        peak_memory_bytes=lambda: 0,
+        begin_engine=note("engine"),
+        begin_publisher=note("publisher"),
+    )
+    results = Queue()
+    studio.start(lambda *result: results.put(result))
+    studio.admit(a_claim("a"))
+    results.get(timeout=SECONDS)
+    assert studio.close(SECONDS)
+    assert began == [("engine", "engine"), ("publisher", "publish_0")]
+
+
 def test_pace_is_what_a_generation_costs(studio):
     studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005))
     assert studio.pace() == 0
