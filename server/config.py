@@ -80,7 +80,12 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 (else float16) on a GPU."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of a worker. 0: torch decides.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of a worker. 0: torch decides, and `serve` shares the cores among "
+        "several.",
+    )
     lease_seconds: float = Field(
         3.0, gt=0, description="A worker silent for this long has its generations taken over."
     )

@@ -88,7 +88,9 @@ class Supervisor:
             self._settings = self._settings.model_copy(update={"redis": self._redis.url})
         fd = self._listener.fileno()
         self._gateway = self._child("gateway", command("gateway", "--fd", str(fd)), pass_fds=[fd])
-        for number, worker in enumerate(self._settings.workers.split()):
+        workers = self._settings.workers.split()
+        threads = share_of_cores(self._settings.threads, len(workers), os.cpu_count() or 1)
+        for number, worker in enumerate(workers):
             checkpoint, _, device = worker.partition("@")
             port = self._settings.metrics_port and self._settings.metrics_port + number
             self._workers.append(
@@ -97,6 +99,7 @@ class Supervisor:
                     command("worker", "--checkpoint", checkpoint),
                     device=device or self._settings.device,
                     metrics_port=port,
+                    threads=threads,
                 )
             )
         for child in (self._gateway, *self._workers):
@@ -185,6 +188,14 @@ class Supervisor:
         if self._redis is not None:
             self._redis.stop()
         self._console.say("stopped; nothing is left running")
+
+
+def share_of_cores(threads: int, workers: int, cores: int) -> int:
+    """CPU threads of each worker. Workers that each take all cores wait for each other's threads,
+    and are many times slower together than with a share each; one alone is left to torch (0)."""
+    if threads or workers == 1:
+        return threads
+    return max(1, cores // workers)
 
 
 def command(*arguments: str) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 
 from server.child import Child, backoff_seconds, exit_words
 from server.config import Settings
-from server.supervisor import environment
+from server.supervisor import environment, share_of_cores
 
 HARNESS = """
 import json, os, sys
@@ -208,3 +208,11 @@ def test_children_read_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_pa
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "cores", "each"),
+    [(0, 1, 8, 0), (0, 2, 8, 4), (0, 3, 8, 2), (0, 4, 2, 1), (6, 4, 8, 6)],
+)
+def test_workers_share_the_cores(threads: int, workers: int, cores: int, each: int) -> None:
+    assert share_of_cores(threads, workers, cores) == each
