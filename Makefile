@@ -46,7 +46,7 @@ clean: ## Remove .venv and caches; data/ stays
 $(READY): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "Darkroom needs Python 3.11 or newer; none was found. Install one, or say make PYTHON=/path/to/python"; exit 1; fi
-	@echo "Setting up .venv with $$($(PYTHON) --version); the first time takes a few minutes, torch is about 200 MB"
+	@echo "Setting up .venv with $$($(PYTHON) --version); the first time takes a few minutes"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { \
 		echo "Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \

@@ -63,7 +63,9 @@ def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | N
                 size, seed = f"{image['width']}x{image['height']}", image["seed"]
                 console.print(f"[bold green]{path}[/]  {size}, seed {seed}")
         except httpx.HTTPError as error:
-            raise DarkroomError(f"{where} cannot be reached any more: {error}") from error
+            raise DarkroomError(
+                f"no answer from {where}: {error}; what it accepted, it will draw"
+            ) from error
         except OSError as error:
             raise DarkroomError(f"cannot write: {error}") from error
 

@@ -158,7 +158,11 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Let running generations finish; what waits in the queue is kept for the next start."""
-        self._console.say("stopping; what runs may finish, Ctrl-C again to stop at once")
+        grace = f"{self._settings.drain_seconds:g} s"
+        self._console.say(
+            f"stopping; what runs may finish within {grace}, the rest is drawn at the next start; "
+            "Ctrl-C again to stop at once"
+        )
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
         if not self._gone(self._workers, self._settings.drain_seconds + QUICK_SECONDS):

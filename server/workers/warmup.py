@@ -13,7 +13,7 @@ from server.workers.planner import worthwhile_rows
 
 log = logging.getLogger("darkroom.warmup")
 
-BUDGET_SECONDS = 5.0
+BUDGET_SECONDS = 10.0
 REPEATS = 2
 
 
@@ -36,6 +36,11 @@ def measure_cap(
         if clock() - began + 2 * REPEATS * seconds > BUDGET_SECONDS:
             break
         tickets *= 2
+    if len(curve) == 1 < len(states):
+        log.warning(
+            "too slow to measure more than one picture a step, so no two will share one; "
+            "DARKROOM_MAX_STEP_PIXELS decides otherwise"
+        )
     for picture in denoiser.decode(states[:1]):
         picture.array()
     return worthwhile_rows(curve) * spec.width * spec.height

@@ -37,7 +37,9 @@ def test_the_cap_is_where_another_row_no_longer_pays(curve, rows):
     assert cap == rows * NATIVE
 
 
-def test_warming_up_a_slow_device_keeps_to_its_budget():
+def test_warming_up_a_slow_device_keeps_to_its_budget_and_says_what_that_means(caplog):
     denoiser = ClockedDenoiser(lambda rows: 6.0)
-    measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now)
+    cap = measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now)
     assert set(denoiser.rows) == {2}
+    assert cap == 2 * NATIVE
+    assert "DARKROOM_MAX_STEP_PIXELS" in caplog.text
