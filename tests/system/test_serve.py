@@ -108,7 +108,7 @@ def test_a_killed_gateway_is_back_at_the_same_address(served: Served) -> None:
 def test_ctrl_c_finishes_what_runs_and_leaves_nothing_but_data(serve: Serve) -> None:
     first = serve()
     with first.client() as client:
-        location = submit(client, LONG)
+        location = submit(client, LONG | {"num_inference_steps": 40})
         await_running(client, location)
         pids = [first.pid(name) for name in ("redis", "gateway", "worker 1")]
         first.process.send_signal(signal.SIGINT)
