@@ -209,9 +209,10 @@ class Broker:
         with self.hub.watch(id) as changed:
             while True:
                 changed.clear()
+                last_look = self.hub.released
                 generation = await self.get(id, owner=owner)
                 remaining = deadline - time.monotonic()
-                if generation.terminal or remaining <= 0 or self.hub.released:
+                if generation.terminal or remaining <= 0 or last_look:
                     return generation
                 if generation.status is GenerationState.QUEUED:
                     # Look again at its deadline: `get` expires what is overdue.
@@ -225,16 +226,18 @@ class Broker:
         """What happened since event `after` ("0" for all), then what happens, until `done`.
 
         Yields None whenever nothing happened for `idle_seconds`. Ends also where no `done` can
-        follow: it came before `after`, the generation is no longer there, or the process ends.
+        follow: it came before `after`, the generation is no longer there, or the process ends,
+        which sends what has happened until then.
         """
         with self.hub.watch(id) as changed:
-            while not self.hub.released:
+            while True:
                 changed.clear()
+                last_look = self.hub.released
                 over, events = await self._events_after(id, after)
                 for event in events:
                     yield event
                     after = event.id
-                if over:
+                if over or last_look:
                     return
                 try:
                     await asyncio.wait_for(changed.wait(), idle_seconds)

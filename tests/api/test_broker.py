@@ -153,6 +153,18 @@ def test_an_odd_message_wakes_nobody_and_ends_nothing(
     assert caplog.text == ""
 
 
+def test_a_process_that_ends_still_tells_what_has_happened(
+    run: Callable[..., Any], hands: Hands
+) -> None:
+    async def act(broker: Broker) -> list[str]:
+        generation, _ = await broker.submit(a_spec(), owner="local")
+        broker.hub.release()
+        stream = broker.events(generation.id, after="0", idle_seconds=60)
+        return [event.event async for event in stream if event is not None]
+
+    assert run(act) == ["state"]
+
+
 def test_an_unexpected_error_is_logged_and_the_subscription_made_again(
     run: Callable[..., Any],
     redis: Redis,

@@ -48,14 +48,16 @@ def await_running(client: httpx.Client, location: str) -> None:
     raise AssertionError("it ended without progress")
 
 
-def last_event(client: httpx.Client, location: str) -> dict[str, object]:
-    """What `done` says: a gateway that drains may be gone before it can be asked again."""
+def interrupt_and_follow(first: Served, client: httpx.Client, location: str) -> dict[str, object]:
+    """Ctrl-C once it is being drawn; what `done` then says on the stream that was open before."""
     with client.stream("GET", f"{location}/events") as events:
         lines = iter(events.iter_lines())
+        next(line for line in lines if line == "event: progress")
+        first.process.send_signal(signal.SIGINT)
         for line in lines:
             if line == "event: done":
                 return dict(json.loads(next(lines).removeprefix("data: ")))
-    raise AssertionError("the stream ended without its last event")
+    raise AssertionError(f"the stream ended without its last event:\n{first.said}")
 
 
 def await_end(client: httpx.Client, location: str) -> dict[str, object]:
@@ -109,10 +111,8 @@ def test_ctrl_c_finishes_what_runs_and_leaves_nothing_but_data(serve: Serve) -> 
     first = serve()
     with first.client() as client:
         location = submit(client, LONG | {"num_inference_steps": 40})
-        await_running(client, location)
         pids = [first.pid(name) for name in ("redis", "gateway", "worker 1")]
-        first.process.send_signal(signal.SIGINT)
-        assert last_event(client, location) == {"status": "succeeded"}
+        assert interrupt_and_follow(first, client, location) == {"status": "succeeded"}
     assert first.process.wait(60) == 0
     assert processes_of(first.data_dir) == ""
     alive = subprocess.run(["ps", "-o", "pid=", "-p", ",".join(map(str, pids))], check=False)
