@@ -12,9 +12,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from benchmarks.timing import Figure, alternate, at_least, at_most, median_ratio
+from server.models.diffusion import LatentDiffusion
 from server.models.samplers import CLASSES
-from server.models.sd import StableDiffusion
+from server.pixels import Inputs
 from server.spec import Sampler, TextToImage
+from server.stages import Stage
 from server.workers.engine import Engine, Ticket
 from tests.builders import a_spec
 
@@ -30,7 +32,7 @@ class Subject:
     """A checkpoint under measurement, and what it is asked to draw."""
 
     name: str
-    denoiser: StableDiffusion
+    denoiser: LatentDiffusion
     pipeline: StableDiffusionPipeline
     specs: list[TextToImage]
     rows: list[int] = field(default_factory=list)
@@ -45,9 +47,7 @@ class Subject:
         self.rows, self.decodes = [], []
         while waiting or engine.busy:
             while waiting and in_flight < IN_FLIGHT:
-                spec = waiting.pop()
-                state = self.denoiser.prepare(spec, 0)
-                engine.admit(Ticket(str(spec.seed), 0, state, 0, deadline=float("inf")))
+                engine.admit(self.ticket(waiting.pop()))
                 in_flight += 1
             step = engine.step()
             self.rows.append(step.rows)
@@ -57,6 +57,11 @@ class Subject:
                 assert outcome.picture is not None, outcome.error
                 outcome.picture.array()
                 in_flight -= 1
+
+    def ticket(self, spec: TextToImage) -> Ticket:
+        """Encoded, and ready for an engine."""
+        state = self.denoiser.prepare(Stage(spec=spec), 0, Inputs())
+        return Ticket(str(spec.seed), 0, state, 0, deadline=float("inf"))
 
     def draw_one_by_one(self) -> None:
         """One pipeline call for each generation."""
@@ -140,7 +145,7 @@ def overhead(subject: Subject, rounds: int) -> Figure:
     spec = subject.specs[0].model_copy(update={"num_inference_steps": 20, "guidance_scale": 4.0})
 
     def with_engine() -> None:
-        engine.admit(Ticket("one", 0, subject.denoiser.prepare(spec, 0), 0, float("inf")))
+        engine.admit(subject.ticket(spec))
         while engine.busy:
             for outcome in engine.step().outcomes:
                 assert outcome.picture is not None, outcome.error

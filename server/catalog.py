@@ -9,15 +9,43 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from server.errors import CheckpointError, UnknownCheckpoint
-from server.spec import Frozen, OutputFormat, Sampler, Sigmas, Task
+from server.spec import (
+    Frozen,
+    LongPrompts,
+    OutputFormat,
+    PromptSyntax,
+    Sampler,
+    Sigmas,
+    Task,
+)
 
 SHIPPED = Path(__file__).parent / "checkpoints.toml"
+
+
+class Safety(StrEnum):
+    """What becomes of a picture that the checkpoint's safety checker flags."""
+
+    OFF = "off"
+    FLAG = "flag"
+    BLUR = "blur"
+    BLOCK = "block"
+
+
+class Attention(StrEnum):
+    """How attention is computed: `auto` and `sdpa` let torch choose its fastest kernel, `sliced`
+    computes a part at a time in less memory."""
+
+    AUTO = "auto"
+    SDPA = "sdpa"
+    XFORMERS = "xformers"
+    SLICED = "sliced"
 
 
 class Defaults(Frozen):
@@ -31,6 +59,13 @@ class Defaults(Frozen):
     clip_skip: int = 0
     output_format: OutputFormat = OutputFormat.PNG
     deadline_seconds: float = Field(default=3600.0, gt=0, le=604_800)
+    prompt_syntax: PromptSyntax = PromptSyntax.PLAIN
+    long_prompts: LongPrompts = LongPrompts.CHUNK
+    strength: float = Field(default=0.8, gt=0, le=1, description="But for inpainting.")
+    inpainting_strength: float = Field(default=1.0, gt=0, le=1)
+    noise_level: int = Field(default=20, ge=0)
+    aesthetic_score: float = 6.0
+    negative_aesthetic_score: float = 2.5
 
 
 class Limits(Frozen):
@@ -45,6 +80,9 @@ class Limits(Frozen):
     max_guidance: float = Field(default=50.0, ge=0)
     max_clip_skip: int = Field(default=11, ge=0)
     max_prompt_characters: int = Field(default=20_000, gt=0)
+    max_noise_level: int = Field(default=350, ge=0)
+    max_loras: int = Field(default=8, ge=0)
+    max_sweep: int = Field(default=64, gt=0, description="Pictures of a sweep.")
 
 
 class Card(Frozen):
@@ -52,13 +90,34 @@ class Card(Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     description: str = ""
-    family: Literal["sd"]
-    source: str = Field(description="Hub id, diffusers folder, or `package:` for a shipped one.")
-    revision: str = "main"
+    family: Literal["sd", "sdxl"]
+    source: str = Field(
+        description="Hub id, diffusers folder, original .safetensors or .ckpt file, or `package:` "
+        "for a shipped one."
+    )
+    revision: str = Field(default="main", description="Of the hub id: a branch, tag or commit.")
+    config: str = Field(
+        default="",
+        description="For a single file that is not of a known architecture: a diffusers folder "
+        "with the configs and the tokenizers; it needs no weights.",
+    )
     native_size: int = Field(gt=0, description="Pixels per side it was trained at.")
     prediction_type: Literal["epsilon", "v_prediction"]
     tasks: tuple[Task, ...] = Field(min_length=1)
     licence: str = ""
+    attention: Attention = Field(
+        default=Attention.AUTO, description="`auto` leaves it to the settings."
+    )
+    safety: Safety = Field(
+        default=Safety.OFF, description="`off` does not load the safety checker either."
+    )
+    zero_terminal_snr: bool = Field(
+        default=False, description="Trained so that its last timestep is pure noise."
+    )
+    sampler_config: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description="Laid over the checkpoint's own scheduler config.",
+    )
     defaults: Defaults
     limits: Limits
 

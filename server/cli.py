@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from server import __version__
+from server import __version__, drawing
 from server.catalog import Catalog, load_catalog
 from server.child import HOPELESS
 from server.config import Settings
@@ -30,10 +30,8 @@ from server.options import (
     LogFormat,
     LogLevel,
     NoAuth,
-    Output,
     Port,
     RedisUrl,
-    Server,
     Workers,
     settings_of,
 )
@@ -186,54 +184,8 @@ def run_one_worker(
     run_worker(settings, card)
 
 
-@app.command()
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    output: Output = Path("out.png"),
-    server: Server = None,
-    negative_prompt: Annotated[
-        str | None, typer.Option("-n", "--negative-prompt", help="What not to draw.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="What to draw with; the first of the catalog by default.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(min=0, help="How closely to follow the prompt; 1 is off.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed draws the same picture.")
-    ] = None,
-    sampler: Annotated[str | None, typer.Option(help="E.g. euler, dpmpp_2m, ddim.")] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels, e.g. 512x768.")
-    ] = None,
-    num_images: Annotated[
-        int | None,
-        typer.Option("-k", "--num-images", min=1, help="How many; image i uses seed + i."),
-    ] = None,
-) -> None:
-    """Draw one prompt into a file, with a progress bar. What is left out, the checkpoint decides.
-
-    [bold]Examples[/]
-
-      darkroom generate "a red circle on a blue background" -o circle.png
-      darkroom generate "an old lighthouse, oil on canvas" --checkpoint sd-v1-5 --steps 30 -k 4
-    """
-    from server.remote import draw
-
-    body = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "checkpoint": checkpoint,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "seed": seed,
-        "sampler": sampler,
-        "num_images": num_images,
-    } | _sides(size)
-    given = {name: value for name, value in body.items() if value is not None}
-    draw(settings_of(), given, output, server)
+app.command()(drawing.generate)
+app.command()(drawing.sweep)
 
 
 @checkpoints.command("list")
@@ -256,6 +208,37 @@ def show_checkpoint(
     table = Table(box=None, show_header=False)
     for field, value in _flat(card):
         table.add_row(f"[bold]{field}[/]", value)
+    Console().print(table)
+
+
+@checkpoints.command("verify")
+def verify_checkpoint(
+    name: Annotated[str, typer.Argument(help="As `darkroom checkpoints list` says it.")],
+    device: Device = None,
+    catalog: CatalogFile = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="PNG file to keep the picture in.")
+    ] = None,
+) -> None:
+    """Load one as a worker would, draw one picture at its native size, and say what it took.
+
+    [bold]Examples[/]
+
+      darkroom checkpoints verify demo
+      darkroom checkpoints verify sdxl-base --device cuda:0 --catalog my-cards.toml
+    """
+    settings = settings_of(device=device, catalog=catalog)
+    card = load_catalog(settings.catalog)[name]
+    from server.workers.png import encode_png
+    from server.workers.verify import verify
+
+    found = verify(settings, card, steps)
+    if output is not None:
+        output.write_bytes(encode_png(found.picture, {}))
+    table = Table(box=None, show_header=False)
+    for fact, value in found.facts():
+        table.add_row(f"[bold]{fact}[/]", value)
     Console().print(table)
 
 
@@ -291,15 +274,6 @@ def _listener(settings: Settings, fd: int | None) -> socket.socket:
 
 def _catalog(own: Path | None) -> Catalog:
     return load_catalog(settings_of(catalog=own).catalog)
-
-
-def _sides(size: str | None) -> dict[str, int]:
-    if size is None:
-        return {}
-    width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"--size {size}: WIDTHxHEIGHT in pixels, e.g. 512x768")
-    return {"width": int(width), "height": int(height)}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -80,6 +80,32 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 (else float16) on a GPU."
     )
+    models_dir: Path | None = Field(
+        None, description="Folder with Lora/, VAE/ and embeddings/, as A1111 users have it."
+    )
+    allow_pickle: bool = Field(
+        False,
+        description="Read .ckpt files and other pickles too. Only tensors are ever taken from "
+        "them, no code is run.",
+    )
+    attention: Literal["auto", "sdpa", "xformers", "sliced"] = Field(
+        "auto",
+        description="How attention is computed, where a card leaves it open. auto: torch's "
+        "fastest; sliced: less memory, slower.",
+    )
+    vae_tiling: bool = Field(
+        False,
+        description="Pictures of any size go through the autoencoder in overlapping tiles: less "
+        "memory, slight differences.",
+    )
+    vae_slicing: bool = Field(
+        False, description="Pictures go through the autoencoder one by one: less memory."
+    )
+    offload: Literal["none", "encoders"] = Field(
+        "none",
+        description="encoders: text encoders, safety checker and depth model wait on the CPU and "
+        "visit the GPU for their calls.",
+    )
     threads: int = Field(
         0,
         ge=0,

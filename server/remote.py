@@ -1,4 +1,4 @@
-"""`darkroom generate`: one prompt over HTTP into a file, at a server that runs or a private one."""
+"""What draws over HTTP into files: at a server that runs, or at a private one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from server.config import Settings
@@ -24,6 +26,9 @@ from server.spec import OutputFormat
 from server.supervisor import command, get, ready_workers
 
 FORMATS = {f".{form.value}": form.value for form in OutputFormat} | {".jpg": "jpeg"}
+AHEAD = 3
+"""Generations of a sweep that are submitted before the first of them is fetched, so that the worker
+does not wait for us."""
 RECONNECTS = 5
 FIRST_PAUSE_SECONDS = 0.2
 PATIENCE_SECONDS = 600.0
@@ -39,8 +44,14 @@ ALONE = {
 """A private server shares nothing with one that is set up here: this beats darkroom.toml."""
 
 
-def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | None) -> None:
-    """Draw it and write the file or files.
+def draw(
+    settings: Settings,
+    body: dict[str, Any],
+    files: Mapping[str, Path],
+    output: Path,
+    server: str | None,
+) -> None:
+    """Draw it and write the file or files. `files` are pictures to send, by field.
 
     Raises:
         DarkroomError: it cannot be drawn or written; says why.
@@ -50,24 +61,82 @@ def draw(settings: Settings, body: dict[str, Any], output: Path, server: str | N
     if not output.absolute().parent.is_dir():
         raise DarkroomError(f"{output}: there is no folder {output.absolute().parent}")
     body = body | {"output_format": FORMATS[output.suffix.lower()]}
+    with _client(settings, body, server) as (client, console):
+        record = _followed(client, _submitted(client, body, files, console), console)
+        images = record["images"]
+        for path, image in zip(_names(output, len(images)), images, strict=True):
+            _save(client, image, path, console)
+
+
+def draw_sweep(
+    settings: Settings,
+    body: dict[str, Any],
+    prompts: Sequence[str],
+    folder: Path,
+    server: str | None,
+) -> None:
+    """Draw each prompt with each setting of the sweep: `001-….png` and `001-grid.png` for the
+    first, and so on.
+
+    Raises:
+        DarkroomError: it cannot be drawn or written; says why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DarkroomError(f"cannot write: {error}") from error
+    with _client(settings, body, server) as (client, console):
+        waiting: deque[dict[str, Any]] = deque()
+        try:
+            for number, prompt in enumerate(prompts, 1):
+                while len(waiting) < AHEAD and (later := number - 1 + len(waiting)) < len(prompts):
+                    sent = body | {"prompt": prompts[later]}
+                    waiting.append(_submitted(client, sent, {}, console))
+                console.print(f"[bold]{number}/{len(prompts)}[/] {escape(prompt)}")
+                record = _followed(client, waiting[0], console)
+                waiting.popleft()
+                for name, image in _swept_names(record, number):
+                    _save(client, image, folder / name, console)
+        finally:
+            for record in waiting:  # nobody would fetch them
+                with contextlib.suppress(httpx.HTTPError):
+                    client.post(record["urls"]["cancel"])
+
+
+@contextlib.contextmanager
+def _client(
+    settings: Settings, body: dict[str, Any], server: str | None
+) -> Iterator[tuple[httpx.Client, Console]]:
+    """A connection to whoever draws; what goes wrong on it or on the disk, in words."""
     console = Console(stderr=True, highlight=False)
     with (
         _somebody(settings, body, server, console) as where,
         httpx.Client(base_url=where, timeout=httpx.Timeout(30.0)) as client,
     ):
         try:
-            record = _follow(client, body, console)
-            images = record["images"]
-            for path, image in zip(_names(output, len(images)), images, strict=True):
-                path.write_bytes(_checked(client.get(image["url"])).content)
-                size, seed = f"{image['width']}x{image['height']}", image["seed"]
-                console.print(f"[bold green]{path}[/]  {size}, seed {seed}")
+            yield client, console
         except httpx.HTTPError as error:
             raise DarkroomError(
                 f"no answer from {where}: {error}; what it accepted, it will draw"
             ) from error
         except OSError as error:
-            raise DarkroomError(f"cannot write: {error}") from error
+            raise DarkroomError(f"cannot read or write: {error}") from error
+
+
+def _save(client: httpx.Client, image: dict[str, Any], path: Path, console: Console) -> None:
+    path.write_bytes(_checked(client.get(image["url"])).content)
+    size, seed = f"{image['width']}x{image['height']}", image["seed"]
+    console.print(f"[bold green]{path}[/]  {size}, seed {seed}")
+
+
+def _swept_names(record: dict[str, Any], number: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A file name for each picture of a sweep: which prompt, and with which values."""
+    suffix = record["spec"]["output_format"]
+    for image in record["images"]:
+        values = "-".join(f"{name}-{value}" for name, value in image["varied"].items())
+        yield f"{number:03d}-{values}.{suffix}", image
+    if record["grid"] is not None:
+        yield f"{number:03d}-grid.{suffix}", record["grid"]
 
 
 @contextlib.contextmanager
@@ -81,17 +150,24 @@ def _somebody(
     elif get(here, "/healthz") is not None:
         yield here
     else:
-        checkpoint = body.get("checkpoint", "demo")
+        needed = _checkpoints(body)
+        said = " and ".join(f"[bold]{name}[/]" for name in needed)
         with (
-            console.status(f"Starting a private server of [bold]{checkpoint}[/] …") as status,
-            private_server(settings, checkpoint) as private,
+            console.status(f"Starting a private server of {said} …") as status,
+            private_server(settings, *needed) as private,
         ):
             status.stop()
             yield private
 
 
+def _checkpoints(body: dict[str, Any]) -> list[str]:
+    """Who must be there to draw it, the first being the default."""
+    seconds = (body[part]["checkpoint"] for part in ("refiner", "upscaler") if part in body)
+    return list(dict.fromkeys([body.get("checkpoint", "demo"), *seconds]))
+
+
 @contextlib.contextmanager
-def private_server(settings: Settings, checkpoint: str) -> Iterator[str]:
+def private_server(settings: Settings, *checkpoints: str) -> Iterator[str]:
     """A server of our own on a free port, which is gone afterwards with all it wrote. Its URL, once
     it is ready.
 
@@ -104,7 +180,9 @@ def private_server(settings: Settings, checkpoint: str) -> Iterator[str]:
     ):
         fd = listener.fileno()
         log = Path(folder) / "serve.log"
-        options = ["--data-dir", folder, "--worker", checkpoint, "--fd", str(fd)]
+        options = ["--data-dir", folder, "--fd", str(fd)]
+        for checkpoint in checkpoints:
+            options += ["--worker", checkpoint]
         if settings.catalog:
             options += ["--catalog", str(settings.catalog)]
         with log.open("wb") as lines:
@@ -119,27 +197,40 @@ def private_server(settings: Settings, checkpoint: str) -> Iterator[str]:
             )
         try:
             where = url_of(listener)
-            _await_ready(process, where, log)
+            _await_ready(process, where, log, len(checkpoints))
             yield where
         finally:
             process.terminate()
             process.wait()
 
 
-def _await_ready(process: subprocess.Popen[bytes], where: str, log: Path) -> None:
+def _await_ready(process: subprocess.Popen[bytes], where: str, log: Path, workers: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not ready_workers(where):
+    while ready_workers(where) < workers:
         if process.poll() is not None or time.monotonic() > deadline:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise DarkroomError(f"the private server did not start:\n{last}")
         time.sleep(0.1)
 
 
-def _follow(client: httpx.Client, body: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Submit it and show its progress; Ctrl-C cancels it."""
-    record = _checked(client.post("/v1/generations", json=body)).json()
+def _submitted(
+    client: httpx.Client, body: dict[str, Any], files: Mapping[str, Path], console: Console
+) -> dict[str, Any]:
+    """The record of what was accepted, with its warnings said."""
+    if files:
+        parts: dict[str, Any] = {"request": (None, json.dumps(body), "application/json")}
+        parts |= {field: (path.name, path.read_bytes()) for field, path in files.items()}
+        answer = client.post("/v1/generations", files=parts)
+    else:
+        answer = client.post("/v1/generations", json=body)
+    record = dict(_checked(answer).json())
     for warning in record["warnings"]:
-        console.print(f"[yellow]warning:[/] {warning['message']}")
+        console.print(f"[yellow]warning:[/] {escape(warning['message'])}")
+    return record
+
+
+def _followed(client: httpx.Client, record: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Show its progress until it has succeeded; Ctrl-C cancels it."""
     bar = Progress(
         TextColumn("{task.description:<9}"),
         BarColumn(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -21,15 +23,24 @@ class ImageStore(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Write whole or not at all; a reader never sees half a picture."""
 
-    async def get(self, key: str) -> bytes:
-        """Read it back.
+    def read(self, key: str) -> bytes:
+        """Read it back, on the caller's thread.
 
         Raises:
             NotFound: there is nothing under this key.
         """
 
+    def discard(self, *keys: str) -> None:
+        """Remove them, on the caller's thread; what is not there is no error."""
+
+    async def get(self, key: str) -> bytes:
+        """As `read`, without a thread of its own."""
+
     async def delete(self, *keys: str) -> None:
-        """Remove them; what is not there is no error."""
+        """As `discard`, without a thread of its own."""
+
+    async def clear(self, folder: str) -> None:
+        """Remove all under `folder/`, also what no record names: workers that died left it."""
 
 
 class ObjectImageStore:
@@ -45,29 +56,58 @@ class ObjectImageStore:
         except (BaseError, OSError) as error:
             raise _away("cannot be written", key, error) from error
 
-    async def get(self, key: str) -> bytes:
-        """Read it back.
+    def read(self, key: str) -> bytes:
+        """Read it back, on the caller's thread.
 
         Raises:
             NotFound: there is nothing under this key.
             Unavailable: the store cannot be reached.
         """
-        try:
+        with _reading(key):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def discard(self, *keys: str) -> None:
+        """Remove them, on the caller's thread; what is not there is no error."""
+        for key in keys:
+            with _deleting(key):
+                obstore.delete(self._store, key)
+
+    async def get(self, key: str) -> bytes:
+        """As `read`, without a thread of its own."""
+        with _reading(key):
             return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
-        except FileNotFoundError as error:
-            raise NotFound(f"the image {key} is no longer stored") from error
-        except (BaseError, OSError) as error:
-            raise _away("cannot be read", key, error) from error
 
     async def delete(self, *keys: str) -> None:
-        """Remove them; what is not there is no error."""
+        """As `discard`, without a thread of its own."""
         for key in keys:
-            try:
+            with _deleting(key):
                 await obstore.delete_async(self._store, key)
-            except FileNotFoundError:
-                continue
-            except (BaseError, OSError) as error:
-                raise _away("refuses to delete", key, error) from error
+
+    async def clear(self, folder: str) -> None:
+        """Remove all under `folder/`, also what no record names: workers that died left it."""
+        with _deleting(folder):
+            async for found in obstore.list(self._store, folder):
+                await self.delete(*(each["path"] for each in found))
+
+
+@contextlib.contextmanager
+def _reading(key: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"the image {key} is no longer stored") from error
+    except (BaseError, OSError) as error:
+        raise _away("cannot be read", key, error) from error
+
+
+@contextlib.contextmanager
+def _deleting(key: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        return
+    except (BaseError, OSError) as error:
+        raise _away("refuses to delete", key, error) from error
 
 
 def _away(what: str, key: str, error: Exception) -> Unavailable:

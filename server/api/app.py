@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from server import __version__
-from server.api import events, generations, health, images, openapi, submission, system
+from server.api import (
+    capabilities,
+    events,
+    generations,
+    health,
+    images,
+    openapi,
+    submission,
+    system,
+)
 from server.api.deps import Gateway
 from server.api.handlers import add_handlers
 from server.api.middleware import BodyLimit, Boundary
 from server.api.tokenizers import Tokenizers
+from server.api.uploads import DECODERS
 from server.broker import Broker
 from server.catalog import Catalog
 from server.config import Settings
@@ -28,6 +40,7 @@ ROUTERS = (
     events.router,
     images.router,
     system.router,
+    capabilities.router,
     health.router,
 )
 
@@ -41,6 +54,7 @@ def create_app(
     max_body_bytes: int,
     max_wait_seconds: float,
     default_checkpoint: str = "",
+    models: Path | None = None,
 ) -> FastAPI:
     """All the gateway needs comes in as arguments; its lifespan starts and closes the broker."""
 
@@ -69,6 +83,8 @@ def create_app(
         max_body_bytes=max_body_bytes,
         max_wait_seconds=max_wait_seconds,
         default_checkpoint=catalog[default_checkpoint or next(iter(catalog))].name,
+        models=models,
+        decoders=asyncio.Semaphore(DECODERS),
         looks={},
     )
     for router in ROUTERS:
@@ -95,6 +111,7 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,
         default_checkpoint=settings.default_checkpoint,
+        models=settings.models_dir,
     )
     config = uvicorn.Config(
         app,

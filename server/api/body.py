@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,24 +11,47 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from server.api.negotiation import JSON
 from server.errors import BadRequest, FieldError, InvalidRequest, UnsupportedMediaType
 
 M = TypeVar("M", bound=BaseModel)
+
+LARGE = 2**17
+"""Bytes that are parsed in less time than handing them to a thread would take."""
 
 MAX_ERRORS = 20
 """So that a body of a thousand wrong fields gets an answer that a person can read."""
 
 
-async def read_json(request: Request, model: type[M]) -> tuple[M, bytes]:
-    """The body as `model` and as it was sent.
+async def read_json(request: Request, model: type[M], *also: str) -> tuple[M, bytes]:
+    """The body as `model` and as it was sent. `also` are other types that a caller reads.
 
     Raises:
         UnsupportedMediaType: it is not declared to be JSON.
         BadRequest: it is not JSON.
         InvalidRequest: it is, but not of this model; names each field that is wrong.
     """
-    _declared_as_json(request)
+    kind = declared_type(request)
+    if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        named = f"not {kind[:80]}" if kind else "and Content-Type is missing"
+        raise UnsupportedMediaType(f"the body must be {' or '.join((JSON, *also))}, {named}")
     body = await request.body()
+    return await parse(body, model), body
+
+
+async def parse(body: bytes, model: type[M]) -> M:
+    """A body as `model`; what holds pictures is read on a thread. Raises as `read_json` does."""
+    if len(body) > LARGE:
+        return await asyncio.to_thread(_parsed, body, model)
+    return _parsed(body, model)
+
+
+def declared_type(request: Request) -> str:
+    """What `Content-Type` says, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _parsed(body: bytes, model: type[M]) -> M:
     if not body.strip():
         raise BadRequest("the body is empty; send a JSON object")
     try:
@@ -36,16 +60,7 @@ async def read_json(request: Request, model: type[M]) -> tuple[M, bytes]:
         raise _refusal(error, model) from None
     # pydantic keeps the last of two equal names, so one of them would be dropped in silence.
     STRICT_JSON.decode(body.decode())
-    return parsed, body
-
-
-def _declared_as_json(request: Request) -> None:
-    declared = request.headers.get("content-type", "")
-    kind = declared.partition(";")[0].strip().lower()
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
-        return
-    named = f"not {kind[:80]}" if kind else "and Content-Type is missing"
-    raise UnsupportedMediaType(f"the body must be application/json, {named}")
+    return parsed
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path as Folder
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
-from server.api.records import EXAMPLE_ID, GenerationRecord, record_of
+from server.api.examples import EXAMPLE_ID
+from server.api.records import GenerationRecord, record_of
 from server.api.tokenizers import Tokenizers
 from server.broker import Broker, Generation, QueueInfo
 from server.catalog import Card, Catalog
@@ -35,6 +38,9 @@ class Gateway:
     max_body_bytes: int
     max_wait_seconds: float
     default_checkpoint: str
+    models: Folder | None
+    """Where LoRAs and autoencoders lie, if that can be seen from here."""
+    decoders: asyncio.Semaphore
     looks: dict[str, tuple[float, QueueInfo]]
 
     def card(self, name: str | None) -> Card:
@@ -60,7 +66,7 @@ class Gateway:
         if ahead is None:
             return None
         try:
-            queue = await self._look(generation.spec.checkpoint)
+            queue = await self._look(generation.checkpoint)
         except BrokerUnavailable:  # It was accepted: a missing prediction must not undo the answer.
             return None
         seconds = queue.wait_seconds(queue.running + ahead + 1)

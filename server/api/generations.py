@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.api import openapi
 from server.api.deps import Caller, Gate, GenerationId
+from server.api.examples import QUEUED as QUEUED_EXAMPLE
+from server.api.examples import RECORD as EXAMPLE
 from server.api.negotiation import JSON
-from server.api.records import EXAMPLE, QUEUED_EXAMPLE, ROOT, GenerationPage, GenerationRecord
+from server.api.records import ROOT, GenerationPage, GenerationRecord
 from server.errors import BrokerUnavailable, Gone, InvalidRequest, NotFound, Unavailable
 from server.spec import GENERATION_ID, GenerationState
 
@@ -119,7 +121,7 @@ async def cancel_generation(id: GenerationId, gate: Gate, owner: Caller) -> Resp
     ),
 )
 async def delete_generation(id: GenerationId, gate: Gate, owner: Caller) -> Response:
-    """Cancel it if it has not ended, then remove its images and its record."""
+    """Cancel it if it has not ended, then remove its images, what was sent, and its record."""
     generation = await gate.broker.get(id, owner=owner)
     if not generation.terminal:
         await gate.broker.cancel(id, owner=owner)
@@ -127,6 +129,6 @@ async def delete_generation(id: GenerationId, gate: Gate, owner: Caller) -> Resp
     if not generation.terminal:
         raise Unavailable(f"{id} is being canceled; delete it again in a moment", retry_after=2.0)
     # Images first: were the record gone and an image not, nobody could ask for it again.
-    await gate.store.delete(*(image.key for image in generation.images))
+    await gate.store.delete(*generation.stored_keys)
     await gate.broker.remove(generation)
     return Response(status_code=204)

@@ -10,11 +10,14 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from server.api.examples import REQUESTS
+from server.api.forms import BODY, FORM
 from server.api.handlers import PROBLEM_TYPE, Problem, problem
 from server.api.negotiation import JSON
 from server.api.schemas import GenerationRequest
 from server.api.tokenizers import TokenizeRequest
 from server.errors import DarkroomError
+from server.spec import UPLOADED
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -60,6 +63,25 @@ def body_of(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
     """The part of an operation that says what its JSON body is."""
     schema = {"$ref": REF.format(model=model.__name__)}
     content = {JSON: {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def body_of_generation() -> dict[str, Any]:
+    """The same of a generation, with an example of each task: as JSON, or as a form whose files
+    are sent as they are."""
+    schema = {"$ref": REF.format(model=GenerationRequest.__name__)}
+    examples = {name: {"summary": name, "value": value} for name, value in REQUESTS.items()}
+    file = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP file."}
+    form = {
+        "type": "object",
+        "required": [BODY],
+        "properties": {BODY: schema, **dict.fromkeys(UPLOADED, file)},
+    }
+    sent = {BODY: {"task": "image-to-image", "prompt": "oil on canvas"}, "image": "(a file)"}
+    content = {
+        JSON: {"schema": schema, "examples": examples},
+        FORM: {"schema": form, "example": sent},
+    }
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -3,87 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from server.broker import Generation
-from server.spec import Failure, GenerationState, ImageInfo, Metrics, TextToImage, Warn
+from server.spec import (
+    SPEC,
+    WITHOUT_KEYS,
+    AnySpec,
+    DepthToImage,
+    Failure,
+    GenerationState,
+    ImageInfo,
+    ImageToImage,
+    Inpainting,
+    Metrics,
+    Task,
+    TextToImage,
+    Upscale,
+    Warn,
+)
+from server.stages import stages
 
 ROOT = "/v1/generations"
-
-EXAMPLE_ID = "gen_01a1fd190d80429bc543ce95ab93d44f"
-EXAMPLE: dict[str, Any] = {
-    "id": EXAMPLE_ID,
-    "status": "succeeded",
-    "created_at": "2026-11-21T07:54:00.154Z",
-    "started_at": "2026-11-21T07:54:00.161Z",
-    "finished_at": "2026-11-21T07:54:02.907Z",
-    "queue_position": None,
-    "eta_seconds": None,
-    "progress": {"steps_done": 20, "steps_total": 20, "fraction": 1.0},
-    "spec": {
-        "task": "text-to-image",
-        "checkpoint": "demo",
-        "prompt": "a red circle on a blue background",
-        "negative_prompt": "",
-        "width": 128,
-        "height": 128,
-        "num_images": 1,
-        "num_inference_steps": 20,
-        "guidance_scale": 4.0,
-        "guidance_rescale": 0.0,
-        "eta": 0.0,
-        "sampler": "dpmpp_2m",
-        "sigmas": "default",
-        "seed": 7,
-        "clip_skip": 0,
-        "output_format": "png",
-        "priority": 0,
-        "deadline_seconds": 3600.0,
-        "strict": False,
-    },
-    "warnings": [],
-    "images": [
-        {
-            "index": 0,
-            "url": f"{ROOT}/{EXAMPLE_ID}/images/0",
-            "seed": 7,
-            "width": 128,
-            "height": 128,
-            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            "nsfw": None,
-        }
-    ],
-    "metrics": {
-        "queue_seconds": 0.007,
-        "encode_seconds": 0.021,
-        "denoise_seconds": 2.61,
-        "decode_seconds": 0.094,
-        "publish_seconds": 0.012,
-        "total_seconds": 2.753,
-        "steps": 20,
-        "mean_batch_rows": 3.4,
-        "peak_memory_bytes": 412_090_368,
-        "worker": "demo-cpu-4a1f",
-    },
-    "error": None,
-    "urls": {
-        "self": f"{ROOT}/{EXAMPLE_ID}",
-        "cancel": f"{ROOT}/{EXAMPLE_ID}/cancel",
-        "events": f"{ROOT}/{EXAMPLE_ID}/events",
-    },
-}
-QUEUED_EXAMPLE: dict[str, Any] = EXAMPLE | {
-    "status": "queued",
-    "started_at": None,
-    "finished_at": None,
-    "queue_position": 2,
-    "eta_seconds": 4.2,
-    "progress": {"steps_done": 0, "steps_total": 20, "fraction": 0.0},
-    "images": [],
-    "metrics": None,
-}
 
 
 class ProgressRecord(BaseModel):
@@ -104,6 +47,60 @@ class ImageRecord(BaseModel):
     height: int = Field(description="Pixels.")
     sha256: str = Field(description="Of the encoded file; also its ETag.")
     nsfw: bool | None = Field(description="null where nothing checked it.")
+    varied: dict[str, float | int | str] = Field(description="Of a sweep's picture: its values.")
+
+
+class PictureRecord(BaseModel):
+    """A picture that was sent."""
+
+    sha256: str = Field(description="Of the bytes as they were sent.")
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+
+
+# mypy is right that a spec cannot be replaced by these; they are only shown.
+class ImageToImageRecord(ImageToImage):
+    """From a picture with noise added."""
+
+    image: PictureRecord  # type: ignore[assignment]
+
+
+class InpaintingRecord(Inpainting):
+    """Draws again where the mask is white."""
+
+    image: PictureRecord  # type: ignore[assignment]
+    mask_image: PictureRecord  # type: ignore[assignment]
+
+
+class DepthToImageRecord(DepthToImage):
+    """Keeps the depth of a picture."""
+
+    image: PictureRecord  # type: ignore[assignment]
+    depth_map: PictureRecord | None = Field(  # type: ignore[assignment]
+        description="null: estimated by the checkpoint."
+    )
+
+
+class UpscaleRecord(Upscale):
+    """Draws a picture at four times its size."""
+
+    image: PictureRecord  # type: ignore[assignment]
+
+
+SpecRecord = Annotated[
+    TextToImage | ImageToImageRecord | InpaintingRecord | DepthToImageRecord | UpscaleRecord,
+    Field(discriminator="task"),
+]
+SPEC_RECORD: TypeAdapter[SpecRecord] = TypeAdapter(SpecRecord)
+
+
+class StageRecord(BaseModel):
+    """What one checkpoint draws of it."""
+
+    checkpoint: str
+    task: Task
+    status: GenerationState = Field(description="queued also while an earlier one is drawn.")
+    metrics: Metrics | None
 
 
 class Urls(BaseModel):
@@ -129,10 +126,14 @@ class GenerationRecord(BaseModel):
         description="Predicted seconds until it is finished; null where there is no measure yet."
     )
     progress: ProgressRecord
-    spec: TextToImage = Field(description="Everything that decides the pictures, resolved.")
+    spec: SpecRecord = Field(description="Everything that decides the pictures, resolved.")
     warnings: tuple[Warn, ...] = Field(description="What was ignored or substituted.")
     images: tuple[ImageRecord, ...]
-    metrics: Metrics | None
+    grid: ImageRecord | None = Field(description="The labelled overview of a sweep.")
+    stages: tuple[StageRecord, ...] = Field(
+        description="What each checkpoint draws, in order; most generations have one."
+    )
+    metrics: Metrics | None = Field(description="Of all stages together.")
     error: Failure | None
     urls: Urls
 
@@ -151,8 +152,9 @@ def record_of(
     generation: Generation, *, queue_position: int | None, eta_seconds: float | None
 ) -> GenerationRecord:
     """The public record."""
-    here = address(generation.id)
-    progress = generation.progress
+    here, progress = address(generation.id), generation.progress
+    images = [_image(here, i, image) for i, image in enumerate(generation.images)]
+    grids = [shown for shown, image in zip(images, generation.images, strict=True) if image.grid]
     return GenerationRecord(
         id=generation.id,
         status=generation.status,
@@ -166,13 +168,53 @@ def record_of(
             steps_total=progress.steps_total,
             fraction=progress.fraction,
         ),
-        spec=generation.spec,
+        spec=_shown(generation.spec),
         warnings=generation.warnings,
-        images=tuple(_image(here, i, image) for i, image in enumerate(generation.images)),
+        images=tuple(image for image in images if image not in grids),
+        grid=grids[0] if grids else None,
+        stages=_stages(generation),
         metrics=generation.metrics,
         error=generation.error,
         urls=Urls(self=here, cancel=f"{here}/cancel", events=f"{here}/events"),
     )
+
+
+def _shown(spec: AnySpec) -> SpecRecord:
+    """Where we keep what was sent is nobody's affair."""
+    if isinstance(spec, TextToImage):
+        return spec
+    return SPEC_RECORD.validate_python(SPEC.dump_python(spec, exclude=WITHOUT_KEYS))
+
+
+def _stages(generation: Generation) -> tuple[StageRecord, ...]:
+    spec, metrics = generation.spec, generation.stage_metrics
+    if not (spec.hires or spec.refiner or spec.upscaler):
+        only = StageRecord(
+            checkpoint=spec.checkpoint,
+            task=spec.task,
+            status=generation.status,
+            metrics=generation.metrics,
+        )
+        return (only,)
+    return tuple(
+        StageRecord(
+            checkpoint=stage.checkpoint,
+            task=stage.spec.task,
+            status=_status(generation, number),
+            metrics=metrics[number] if number < len(metrics) else None,
+        )
+        for number, stage in enumerate(stages(spec))
+    )
+
+
+def _status(generation: Generation, number: int) -> GenerationState:
+    """Those before the present one are done; those after it wait, or will never be drawn."""
+    status, present = generation.status, generation.stage_number
+    if number < present or status is GenerationState.SUCCEEDED:
+        return GenerationState.SUCCEEDED
+    if number == present:
+        return status
+    return GenerationState.CANCELED if generation.terminal else GenerationState.QUEUED
 
 
 def address(id: str) -> str:
@@ -199,4 +241,5 @@ def _image(here: str, index: int, image: ImageInfo) -> ImageRecord:
         height=image.height,
         sha256=image.sha256,
         nsfw=image.nsfw,
+        varied=image.varied,
     )

@@ -1,44 +1,31 @@
-"""What a caller may say, and how it becomes a spec. Knows cards; knows no HTTP and no queue.
+"""What a caller may say of a generation. Knows no cards, no HTTP and no queue.
 
-Nothing is clamped, rounded or dropped: what cannot be drawn is refused in words, what would be
-ignored is listed as a warning, and `strict` makes a warning a refusal.
+Whatever is left out or null comes from the checkpoint's card; `resolve.py` puts it there.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
-from collections.abc import Iterator
-from itertools import chain
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
-from server.catalog import Card
-from server.errors import FieldError, InvalidSpec
+from server.api.examples import REQUEST
 from server.spec import (
-    DISTILLED,
-    DISTILLED_STEPS,
+    ADAPTER_NAME,
     MAX_SEED,
-    SPACED,
-    TAKES_ETA,
+    Enlarged,
+    LongPrompts,
     OutputFormat,
+    PromptSyntax,
     Sampler,
     Sigmas,
     Task,
-    TextToImage,
-    Warn,
 )
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters other than tab and line ends, and halves of surrogate pairs."""
-
-EXAMPLE: dict[str, Any] = {
-    "prompt": "a red circle on a blue background",
-    "num_inference_steps": 20,
-    "guidance_scale": 4.0,
-    "seed": 7,
-}
+MAX_SDXL_PIXELS = 2**16
+"""Sizes that Stable Diffusion XL is told are embedded as numbers; far beyond these none means
+anything."""
 
 
 class Asked(BaseModel):
@@ -47,11 +34,111 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class LoraRequest(Asked):
+    """A low-rank adapter."""
+
+    name: str = Field(
+        pattern=ADAPTER_NAME,
+        description="A file of the models' `Lora` folder, without its suffix.",
+        examples=["pixel-art"],
+    )
+    scale: float = Field(1.0, ge=-10, le=10, description="How strongly it acts.")
+
+
+class HiresRequest(Asked):
+    """Draw at the requested size, enlarge that, and draw over it: fewer doubled heads at sizes
+    that the checkpoint was not trained at."""
+
+    scale: float | None = Field(
+        None, ge=1, le=8, description="Of both sides, rounded down to what the checkpoint draws; 2."
+    )
+    width: int | None = Field(None, ge=1, description="Pixels, instead of `scale`; needs `height`.")
+    height: int | None = Field(None, ge=1, description="Pixels, instead of `scale`; needs `width`.")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="How much is drawn again; 0.7 by default."
+    )
+    num_inference_steps: int | None = Field(
+        None, ge=1, description="Those of the first drawing by default."
+    )
+    enlarged: Enlarged | None = Field(
+        None, description="What is made larger in between; `latents` by default."
+    )
+
+
+class SecondRequest(Asked):
+    """What a second checkpoint may be told; what is left out comes from its own card."""
+
+    checkpoint: str = Field(description="A name from `GET /v1/checkpoints`.")
+    num_inference_steps: int | None = Field(None, ge=1, description="Its denoising steps.")
+    guidance_scale: float | None = Field(None, ge=0, description="How strongly it follows.")
+    sampler: Sampler | None = Field(None, description="Its own by default.")
+    sigmas: Sigmas | None = Field(None, description="How its noise levels are spaced.")
+
+
+class RefinerRequest(SecondRequest):
+    """A second checkpoint that draws the end of the schedule (an ensemble of experts), or, with
+    `strength` or `switch_at` 1, draws over the finished picture."""
+
+    switch_at: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of the schedule after which it takes over; 0.8 by default, and 1 where "
+        "`strength` is given.",
+    )
+    strength: float | None = Field(
+        None, gt=0, le=1, description="How much of a finished picture is drawn again."
+    )
+
+
+class UpscalerRequest(SecondRequest):
+    """A last checkpoint that draws the picture at four times its size."""
+
+    noise_level: int | None = Field(
+        None, ge=0, description="How much noise its input is given; 20 by default."
+    )
+
+
+class SweepRequest(Asked):
+    """One or two fields and the values they take: a picture for each combination, and a labelled
+    grid of all. The first field makes the rows of the grid, the second its columns; one alone makes
+    columns. All pictures have the same seed, unless it is swept."""
+
+    guidance_scale: list[Annotated[float, Field(ge=0)]] | None = Field(None, min_length=1)
+    num_inference_steps: list[Annotated[int, Field(ge=1)]] | None = Field(None, min_length=1)
+    strength: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(None, min_length=1)
+    sampler: list[Annotated[Sampler, Field(strict=False)]] | None = Field(None, min_length=1)
+    seed: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] | None = Field(None, min_length=1)
+    _order: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_the_order(
+        cls, sent: Any, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        """An object's fields have an order, and it is what the caller sees of the grid."""
+        made = validate(sent)
+        if isinstance(sent, dict):
+            made._order = tuple(name for name in sent if sent[name] is not None)
+        if not 1 <= len(made._order) <= 2:
+            raise ValueError("name one or two fields to vary")
+        return made
+
+    @property
+    def axes(self) -> tuple[tuple[str, list[float | int | str]], ...]:
+        """The fields and their values, as they were sent."""
+        return tuple((name, getattr(self, name)) for name in self._order)
+
+
+Pixels = Annotated[int, Field(ge=0, le=MAX_SDXL_PIXELS)]
+SizeRequest = tuple[Pixels, Pixels]
+
+
 class GenerationRequest(Asked):
     """What to draw. Every field but `prompt` may be left out or null, and then comes from the
     checkpoint's card."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [REQUEST]})
 
     task: Task = Field(Task.TEXT_TO_IMAGE, description="What kind of generation this is.")
     checkpoint: str | None = Field(
@@ -61,8 +148,45 @@ class GenerationRequest(Asked):
     negative_prompt: str | None = Field(
         None, description="What it should not show; needs a guidance_scale above 1."
     )
-    width: int | None = Field(None, description="Pixels; the card's native size by default.")
-    height: int | None = Field(None, description="Pixels; the card's native size by default.")
+    prompt_syntax: PromptSyntax | None = Field(
+        None, description="`a1111` reads (attention:1.2), [alternatives|of|words] and BREAK."
+    )
+    long_prompts: LongPrompts | None = Field(
+        None, description="What becomes of a prompt beyond the text encoder's window."
+    )
+    image: str | None = Field(
+        None,
+        description="The picture to start from: a PNG, JPEG or WebP in base64, alone or as a data "
+        "URI; or a file part of a multipart body.",
+    )
+    mask_image: str | None = Field(
+        None, description="Of the image's size; what is white in it is drawn again."
+    )
+    depth_map: str | None = Field(
+        None, description="White is near; estimated from the image where it is left out."
+    )
+    strength: float | None = Field(
+        None, ge=0, le=1, description="How much of the image is drawn again; 1 forgets it."
+    )
+    padding_mask_crop: int | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="Draw only the mask's surroundings, so many pixels wide, at full size.",
+    )
+    keep_outside: bool | None = Field(
+        None,
+        description="Give pixels outside the mask back exactly as they were sent; true by default.",
+    )
+    noise_level: int | None = Field(
+        None, ge=0, description="How much noise the image is given before it is upscaled."
+    )
+    width: int | None = Field(
+        None, description="Pixels; the image's by default, without one the card's native size."
+    )
+    height: int | None = Field(
+        None, description="Pixels; the image's by default, without one the card's native size."
+    )
     num_images: int | None = Field(None, ge=1, description="How many pictures; 1 by default.")
     num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps.")
     guidance_scale: float | None = Field(
@@ -103,129 +227,53 @@ class GenerationRequest(Asked):
         le=604_800,
         description="It expires when it is not finished so long after it was accepted.",
     )
+    loras: list[LoraRequest] | None = Field(None, description="Low-rank adapters to apply.")
+    vae: str | None = Field(
+        None,
+        pattern=ADAPTER_NAME,
+        description="A file of the models' `VAE` folder, without its suffix, instead of the "
+        "checkpoint's own autoencoder.",
+    )
+    prompt_2: str | None = Field(
+        None, description="What SDXL's second text encoder reads; `prompt` by default."
+    )
+    negative_prompt_2: str | None = Field(None, description="The same of `negative_prompt`.")
+    original_size: SizeRequest | None = Field(
+        None, description="SDXL: width and height that the picture seems to have had."
+    )
+    crops_coords_top_left: SizeRequest | None = Field(
+        None, description="SDXL: left and top of the crop it seems to be; [0, 0] by default."
+    )
+    target_size: SizeRequest | None = Field(
+        None, description="SDXL: width and height it seems to have."
+    )
+    negative_original_size: SizeRequest | None = Field(
+        None, description="The same for what guidance leads away from; as the positive by default."
+    )
+    negative_crops_coords_top_left: SizeRequest | None = Field(
+        None, description="As `crops_coords_top_left` by default."
+    )
+    negative_target_size: SizeRequest | None = Field(
+        None, description="As `target_size` by default."
+    )
+    aesthetic_score: float | None = Field(
+        None, ge=0, le=10, description="SDXL refiners: how much the picture should please; 6."
+    )
+    negative_aesthetic_score: float | None = Field(
+        None, ge=0, le=10, description="SDXL refiners: what guidance leads away from; 2.5."
+    )
+    hires: HiresRequest | None = Field(
+        None, description="Draw again at a larger size, with the same checkpoint."
+    )
+    refiner: RefinerRequest | None = Field(None, description="Let a second checkpoint finish it.")
+    upscaler: UpscalerRequest | None = Field(
+        None, description="Let a last checkpoint draw it at four times its size."
+    )
+    sweep: SweepRequest | None = Field(
+        None, description="Vary one or two fields; num_images follows from it."
+    )
     strict: bool = Field(
         False,
         description="Refuse the request instead of warning; what only the worker sees, such as a "
         "prompt that it would cut, fails the generation.",
     )
-
-    def to_spec(self, card: Card) -> tuple[TextToImage, tuple[Warn, ...]]:
-        """The complete spec, and what of the request it ignores.
-
-        What no card could draw was refused when the request was read.
-
-        Raises:
-            InvalidSpec: names every field that this card cannot draw.
-        """
-        wanted = TextToImage(**self._complete(card))
-        if refused := tuple(refusals(self.task, wanted, card)):
-            raise InvalidSpec.of(refused)
-        warnings = tuple(ignored(wanted))
-        if self.strict and warnings:
-            raise InvalidSpec.of([FieldError(w.field or "", w.message) for w in warnings])
-        return wanted, warnings
-
-    def _complete(self, card: Card) -> dict[str, Any]:
-        """The card's defaults under what was asked; nothing is checked yet."""
-        asked = {k: v for k, v in self if v is not None}
-        complete = {
-            **vars(card.defaults),
-            "width": card.native_size,
-            "height": card.native_size,
-            "num_images": 1,
-            "guidance_rescale": 0.0,
-            "eta": 0.0,
-            "seed": secrets.randbits(32),
-            "priority": 0,
-            **asked,
-            "checkpoint": card.name,
-        }
-        if self.sigmas is None and complete["sampler"] not in SPACED:
-            complete["sigmas"] = Sigmas.DEFAULT
-        return complete
-
-
-def refusals(task: Task, wanted: TextToImage, card: Card) -> Iterator[FieldError]:
-    """Everything in `wanted` that the card cannot draw."""
-    if task not in card.tasks:
-        offered = ", ".join(card.tasks)
-        yield FieldError("task", f"task {task}: {card.name} offers {offered}")
-    yield from chain(
-        _size(wanted, card), _amounts(wanted, card), _texts(wanted, card), _sampling(wanted)
-    )
-
-
-def _size(wanted: TextToImage, card: Card) -> Iterator[FieldError]:
-    limits, sides = card.limits, {"width": wanted.width, "height": wanted.height}
-    wrong = [
-        name
-        for name, side in sides.items()
-        if side % limits.side_multiple or not limits.min_side <= side <= limits.max_side
-    ]
-    for name in wrong:
-        rule = f"a multiple of {limits.side_multiple} between {limits.min_side} and"
-        yield FieldError(name, f"{name} {_short(sides[name])}: must be {rule} {limits.max_side}")
-    if not wrong and wanted.width * wanted.height > limits.max_pixels:
-        size = f"{wanted.width} x {wanted.height}"
-        most = f"{card.name} draws at most {limits.max_pixels:,} pixels"
-        yield FieldError("width", f"width x height {size}: {most}")
-
-
-def _amounts(wanted: TextToImage, card: Card) -> Iterator[FieldError]:
-    limits = card.limits
-    distilled = wanted.sampler in DISTILLED
-    most_steps = min(limits.max_steps, DISTILLED_STEPS) if distilled else limits.max_steps
-    for name, value, low, high in (
-        ("num_images", wanted.num_images, 1, limits.max_images),
-        ("num_inference_steps", wanted.num_inference_steps, 1, most_steps),
-        ("guidance_scale", wanted.guidance_scale, 0, limits.max_guidance),
-        ("clip_skip", wanted.clip_skip, 0, limits.max_clip_skip),
-    ):
-        if not low <= value <= high:
-            rule = f"must be between {low:g} and {high:g}"
-            yield FieldError(name, f"{name} {_short(value)}: {rule}")
-    if wanted.seed + wanted.num_images - 1 > MAX_SEED:
-        last = f"image {_short(wanted.num_images - 1)} would need a seed above {MAX_SEED}"
-        yield FieldError("seed", f"seed {wanted.seed}: {last}")
-
-
-def _texts(wanted: TextToImage, card: Card) -> Iterator[FieldError]:
-    most = card.limits.max_prompt_characters
-    for name in ("prompt", "negative_prompt"):
-        text: str = getattr(wanted, name)
-        if len(text) > most:
-            yield FieldError(name, f"{name}: has {len(text):,} characters, at most {most:,} fit")
-        elif found := UNPRINTABLE.search(text):
-            where = f"U+{ord(found[0]):04X} at position {found.start()}"
-            yield FieldError(name, f"{name}: has a control character, {where}")
-
-
-def _sampling(wanted: TextToImage) -> Iterator[FieldError]:
-    if wanted.sigmas is not Sigmas.DEFAULT and wanted.sampler not in SPACED:
-        able = ", ".join(sorted(SPACED))
-        message = f"sigmas {wanted.sigmas}: {wanted.sampler} has no choice; these have: {able}"
-        yield FieldError("sigmas", message)
-
-
-def ignored(wanted: TextToImage) -> Iterator[Warn]:
-    """Everything in `wanted` that would change nothing, although it was asked for."""
-    if wanted.eta and wanted.sampler not in TAKES_ETA:
-        able = " and ".join(sorted(TAKES_ETA))
-        yield _warning("eta", f"eta {wanted.eta:g}: {wanted.sampler} ignores it; {able} use it")
-    if wanted.guided:
-        return
-    unguided = f"is ignored at guidance_scale {wanted.guidance_scale:g}, which is not above 1"
-    if wanted.negative_prompt:
-        yield _warning("negative_prompt", f"negative_prompt: {unguided}")
-    if wanted.guidance_rescale:
-        yield _warning("guidance_rescale", f"guidance_rescale: {unguided}")
-
-
-def _warning(field: str, message: str) -> Warn:
-    return Warn(code=f"{field}_ignored", message=message, field=field)
-
-
-def _short(value: float) -> str:
-    """A number as it was sent, unless somebody sent four hundred digits."""
-    text = str(value)
-    return text if len(text) <= 24 else f"of {len(text)} digits"

@@ -10,14 +10,18 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from server.api import openapi
-from server.api.body import read_json
+from server.api.adapters import check_names
 from server.api.deps import Gateway, caller, gateway
+from server.api.examples import QUEUED as QUEUED_EXAMPLE
+from server.api.examples import RECORD as EXAMPLE
+from server.api.forms import read_sent
 from server.api.handlers import error_of, problem_response
 from server.api.images import read_image
 from server.api.negotiation import JSON, accepted_format, wait_seconds
-from server.api.records import EXAMPLE, QUEUED_EXAMPLE, ROOT, GenerationRecord, address
-from server.api.schemas import EXAMPLE as REQUEST_EXAMPLE
+from server.api.records import ROOT, GenerationRecord, address
+from server.api.resolve import to_spec
 from server.api.schemas import GenerationRequest
+from server.api.uploads import discard, read_pictures, sent_pictures, store
 from server.broker import Generation, Idempotency
 from server.catalog import Card
 from server.errors import (
@@ -41,7 +45,7 @@ from server.errors import (
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
-from server.spec import GenerationState, OutputFormat
+from server.spec import GenerationState, OutputFormat, new_generation_id
 
 MAX_KEY_CHARACTERS = 255
 
@@ -73,12 +77,13 @@ _HEADERS = [
     ),
     openapi.header(
         "Accept",
-        "image/png, image/webp or image/jpeg answer with the bytes of the first image; without "
-        "`Prefer: wait` such a request waits as long as the server allows.",
+        "image/png, image/webp or image/jpeg answer with the bytes of the first image, or of the "
+        "grid of a sweep; without `Prefer: wait` such a request waits as long as the server "
+        "allows.",
         JSON,
     ),
 ]
-_SUBMIT: dict[str, Any] = openapi.body_of(GenerationRequest, REQUEST_EXAMPLE)
+_SUBMIT: dict[str, Any] = openapi.body_of_generation()
 _SUBMITTED: dict[int, dict[str, Any]] = {
     200: openapi.answer("It ended within the time waited.", EXAMPLE),
     202: openapi.answer("It is queued or being drawn; `Location` is its record.", QUEUED_EXAMPLE)
@@ -143,17 +148,32 @@ async def _accepted(
     request: Request, gate: Gateway, owner: str
 ) -> tuple[Generation, bool, OutputFormat | None]:
     """What was queued, whether it was now, and the format of the picture to answer with."""
-    asked, body = await read_json(request, GenerationRequest)
-    card = gate.card(asked.checkpoint)
+    sent = await read_sent(request, gate.max_body_bytes)
+    asked, body, card = sent.asked, sent.body, gate.card(sent.asked.checkpoint)
     accept = ",".join(request.headers.getlist("accept"))
     form = accepted_format(accept, _formats(asked, card))
     if form is not None:
         asked = asked.model_copy(update={"output_format": form})
         body += form.encode()  # another picture format is another request
-    spec, warnings = asked.to_spec(card)
+    pictures = await read_pictures(sent_pictures(asked, sent.files), gate.decoders)
+    id = new_generation_id()
+    uploads = {field: picture.upload(id, field) for field, picture in pictures.items()}
+    spec, warnings = to_spec(asked, card, gate.catalog, uploads)
+    await check_names(spec, gate.models)
     key = _idempotency(request, body)
-    accepted = await gate.broker.submit(spec, owner=owner, warnings=warnings, idempotency=key)
-    return *accepted, form
+    await store(gate.store, uploads, pictures)
+    try:
+        generation, made = await gate.broker.submit(
+            spec, owner=owner, id=id, warnings=warnings, idempotency=key
+        )
+    except BrokerUnavailable:
+        raise  # It may have been accepted: then its worker needs what was stored.
+    except DarkroomError:
+        await discard(gate.store, uploads)
+        raise
+    if not made:
+        await discard(gate.store, uploads)
+    return generation, made, form
 
 
 def _formats(asked: GenerationRequest, card: Card) -> list[OutputFormat]:
@@ -182,7 +202,8 @@ def _patience(request: Request, gate: Gateway, form: OutputFormat | None) -> flo
 
 
 async def _picture(gate: Gateway, generation: Generation, headers: dict[str, str]) -> Response:
-    """The first image of a generation that has ended, or the problem it ended with."""
+    """The first image of a generation that has ended, of a sweep its grid; or the problem it ended
+    with."""
     headers |= {"Darkroom-Generation-Id": generation.id}
     if generation.warnings:
         headers["Darkroom-Warnings"] = ", ".join(warn.code for warn in generation.warnings)
@@ -191,10 +212,11 @@ async def _picture(gate: Gateway, generation: Generation, headers: dict[str, str
         ended = f"{generation.id} was {generation.status}"
         error = error_of(failure.code, failure.message) if failure else Canceled(ended)
         return problem_response(error, headers)
-    first = generation.images[0]
+    images = generation.images
+    index = next((i for i, image in enumerate(images) if image.grid), 0)
     headers |= {
-        "Darkroom-Seed": str(first.seed),
-        "Content-Location": f"{address(generation.id)}/images/0",
+        "Darkroom-Seed": str(images[index].seed),
+        "Content-Location": f"{address(generation.id)}/images/{index}",
     }
-    content = await read_image(gate.store, first.key)
+    content = await read_image(gate.store, images[index].key)
     return Response(content, media_type=generation.spec.output_format.media_type, headers=headers)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from server import __version__
 from server.api import openapi
 from server.api.body import read_json
 from server.api.deps import Gate
@@ -22,12 +21,13 @@ from server.errors import (
     BodyTooLarge,
     BrokerUnavailable,
     InvalidRequest,
+    InvalidSpec,
     NotFound,
     Unavailable,
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
-from server.spec import MAX_SEED, SPACED, TAKES_ETA, OutputFormat, Sampler, Sigmas, Task
+from server.spec import SPACED, TAKES_ETA, Sampler, Sigmas, Task
 
 router = APIRouter(prefix="/v1", tags=["system"])
 
@@ -53,15 +53,6 @@ QUEUE_EXAMPLE = {
     "draining_workers": 0,
     "capacity": 16,
     "wait_seconds": 4.75,
-}
-CAPABILITIES_EXAMPLE = {
-    "version": __version__,
-    "tasks": list(Task),
-    "output_formats": list(OutputFormat),
-    "default_checkpoint": "demo",
-    "max_body_bytes": 33_554_432,
-    "max_wait_seconds": 300.0,
-    "max_seed": MAX_SEED,
 }
 
 
@@ -99,18 +90,6 @@ class SamplerList(BaseModel):
     """Every sampler."""
 
     samplers: tuple[SamplerRecord, ...]
-
-
-class Capabilities(BaseModel):
-    """What this gateway can do."""
-
-    version: str
-    tasks: tuple[Task, ...]
-    output_formats: tuple[OutputFormat, ...]
-    default_checkpoint: str
-    max_body_bytes: int
-    max_wait_seconds: float
-    max_seed: int
 
 
 class QueueRecord(BaseModel):
@@ -178,31 +157,6 @@ async def list_samplers() -> Response:
 
 
 @router.get(
-    "/capabilities",
-    summary="What this gateway can do",
-    operation_id="get_capabilities",
-    response_model=Capabilities,
-    responses=openapi.responses(
-        {200: openapi.answer("Tasks, formats and bounds.", CAPABILITIES_EXAMPLE)},
-    ),
-)
-async def get_capabilities(gate: Gate) -> Response:
-    """Tasks, formats, bounds and the version."""
-    tasks = {task for card in gate.catalog.values() for task in card.tasks}
-    return _json(
-        Capabilities(
-            version=__version__,
-            tasks=tuple(task for task in Task if task in tasks),
-            output_formats=tuple(OutputFormat),
-            default_checkpoint=gate.card(None).name,
-            max_body_bytes=gate.max_body_bytes,
-            max_wait_seconds=gate.max_wait_seconds,
-            max_seed=MAX_SEED,
-        )
-    )
-
-
-@router.get(
     "/queue",
     summary="How long it would take",
     operation_id="get_queue",
@@ -229,17 +183,21 @@ async def get_queue(gate: Gate) -> Response:
         BodyTooLarge,
         UnsupportedMediaType,
         InvalidRequest,
+        InvalidSpec,
         UnknownCheckpoint,
         Unavailable,
     ),
     openapi_extra=openapi.body_of(TokenizeRequest, REQUEST_EXAMPLE),
 )
 async def tokenize(request: Request, gate: Gate) -> Response:
-    """The tokens a prompt becomes, where each chunk of 75 ends, and what would be cut."""
+    """The tokens a prompt becomes, where each chunk ends and what would be cut, per text encoder.
+
+    The names of embeddings are shown as ordinary words: only a worker reads embeddings.
+    """
     asked, _ = await read_json(request, TokenizeRequest)
     card = gate.card(asked.checkpoint)
     # On a thread: a tokenizer is read from disk at first, and a long prompt takes milliseconds.
-    return _json(await asyncio.to_thread(gate.tokenizers.tokenize, card, asked.prompt))
+    return _json(await asyncio.to_thread(gate.tokenizers.tokenize, card, asked))
 
 
 def _checkpoint(card: Card) -> CheckpointRecord:

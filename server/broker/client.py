@@ -38,7 +38,7 @@ from server.errors import (
     NoWorker,
     QueueFull,
 )
-from server.spec import TERMINAL, GenerationState, TextToImage, Warn, new_generation_id
+from server.spec import TERMINAL, AnySpec, GenerationState, Warn, new_generation_id
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,13 +115,16 @@ class Broker:
     @translated
     async def submit(
         self,
-        spec: TextToImage,
+        spec: AnySpec,
         *,
         owner: str,
+        id: str | None = None,
         warnings: tuple[Warn, ...] = (),
         idempotency: submit.Idempotency | None = None,
     ) -> tuple[Generation, bool]:
         """Accept a generation, or find the one this Idempotency-Key made before.
+
+        `id` is from `new_generation_id`, where the caller stored pictures under it already.
 
         Returns:
             The record, and whether it was made now.
@@ -132,7 +135,7 @@ class Broker:
                 it can be asked for again.
         """
         fresh = Generation(
-            id=new_generation_id(),
+            id=id or new_generation_id(),
             owner=owner,
             spec=spec,
             created_at=time.time(),
@@ -145,12 +148,12 @@ class Broker:
             retention=self._retention,
             idempotency=idempotency,
         )
-        verdict, id, *ahead = await self._submit(keys=names, args=values)
+        verdict, about, *ahead = await self._submit(keys=names, args=values)
         if verdict == b"accepted":
             return fresh.model_copy(update={"ahead": ahead[0]}) if ahead else fresh, True
         if verdict == b"replayed":
-            return await self.get(id.decode(), owner=owner), False
-        raise await self._refusal(verdict.decode(), spec.checkpoint)
+            return await self.get(about.decode(), owner=owner), False
+        raise await self._refusal(verdict.decode(), about.decode() or spec.checkpoint)
 
     async def _refusal(self, verdict: str, checkpoint: str) -> Exception:
         if verdict == "conflict":
@@ -285,6 +288,6 @@ class Broker:
         """How many are ahead of it in the queue; None when it is not queued."""
         if generation.status is not GenerationState.QUEUED:
             return None
-        queue = Queue(generation.spec.checkpoint, connection=self._blocking)
+        queue = Queue(generation.checkpoint, connection=self._blocking)
         place: int | None = await self._redis.lpos(queue.key, generation.id)
         return place

@@ -30,7 +30,8 @@ def read(connection: Redis | Pipeline, id: str) -> Generation | None:
 
 
 def cancel(connection: Redis, id: str, *, retention: int) -> None:
-    """End it now if it is queued; ask its worker to stop between two steps if it is running."""
+    """End it now if it is queued, for whichever of its stages; ask its worker to stop between two
+    steps if it is running."""
     _leave_queue(connection, id, GenerationState.CANCELED, None, retention)
 
 
@@ -86,7 +87,7 @@ def _end_queued(
     retention: int,
 ) -> None:
     """RQ's own writes and ours in one MULTI. A worker that has just popped it finds it ended."""
-    queue = Queue(generation.spec.checkpoint, connection=connection, serializer=JSONSerializer)
+    queue = Queue(generation.checkpoint, connection=connection, serializer=JSONSerializer)
     try:
         job = Job.fetch(generation.id, connection=connection, serializer=JSONSerializer)
     except NoSuchJobError:

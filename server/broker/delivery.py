@@ -14,7 +14,7 @@ from redis.client import Pipeline
 from redis.typing import EncodableT
 
 from server.broker import keys
-from server.broker.record import IMAGES, WARNINGS, WorkerInfo
+from server.broker.record import IMAGES, METRICS, WARNINGS, WorkerInfo
 from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 
 MAX_EVENTS = 1000
@@ -30,9 +30,10 @@ def announce(pipe: Pipeline, id: str, event: str, data: Mapping[str, Any]) -> No
 
 
 def started(pipe: Pipeline, id: str, *, at: float) -> None:
-    """A worker has claimed it."""
+    """A worker has claimed it. Its time is that of its first stage."""
     running = GenerationState.RUNNING.value
-    pipe.hset(keys.generation(id), mapping={"status": running, "started_at": repr(at)})
+    pipe.hset(keys.generation(id), "status", running)
+    pipe.hsetnx(keys.generation(id), "started_at", repr(at))
     announce(pipe, id, "state", {"status": running})
 
 
@@ -42,11 +43,44 @@ def progress_event(progress: Progress) -> str:
     return json.dumps(progress.model_dump() | {"fraction": progress.fraction})
 
 
-def requeued(pipe: Pipeline, id: str) -> None:
-    """Its worker gave it back or died; another will draw it from the start."""
+def requeued(pipe: Pipeline, id: str, *, steps_before: int | None) -> None:
+    """Its worker gave it back or died; another will draw its stage from the start.
+    `steps_before`: of the stages that are done; None where there are none."""
     queued = GenerationState.QUEUED.value
-    pipe.hset(keys.generation(id), mapping={"status": queued, "steps_done": 0})
-    pipe.hdel(keys.generation(id), "started_at")
+    pipe.hset(keys.generation(id), mapping={"status": queued, "steps_done": steps_before or 0})
+    if steps_before is None:
+        pipe.hdel(keys.generation(id), "started_at")
+    announce(pipe, id, "state", {"status": queued})
+
+
+def handed_on(
+    pipe: Pipeline,
+    id: str,
+    *,
+    at: float,
+    checkpoint: str,
+    handed: Sequence[Sequence[str]],
+    progress: Progress,
+    stage_metrics: Sequence[Metrics],
+    warnings: Sequence[Warn],
+) -> None:
+    """A stage is done, and what it made is stored: it waits for a worker of the next one's
+    checkpoint. All sequences hold what the stages before have left, too."""
+    queued = GenerationState.QUEUED.value
+    pipe.hset(
+        keys.generation(id),
+        mapping={
+            "status": queued,
+            "queued_at": repr(at),
+            "handed": json.dumps([list(each) for each in handed]),
+            "stage_metrics": METRICS.dump_json(tuple(stage_metrics)).decode(),
+            "drawing_warnings": WARNINGS.dump_json(tuple(warnings)).decode(),
+            "steps_done": progress.steps_done,
+            "steps_total": progress.steps_total,
+            keys.STEPS_BEFORE: progress.steps_done,
+        },
+    )
+    announce(pipe, id, "stage", {"number": len(handed), "checkpoint": checkpoint})
     announce(pipe, id, "state", {"status": queued})
 
 
@@ -59,8 +93,13 @@ def succeeded(
     images: Sequence[ImageInfo],
     metrics: Metrics,
     warnings: Sequence[Warn],
+    stage_metrics: Sequence[Metrics] = (),
 ) -> None:
-    """The images are stored; from here on they are visible."""
+    """The images are stored; from here on they are visible. `metrics` are of all stages together,
+    `stage_metrics` of each, where there are several."""
+    if stage_metrics:
+        each = METRICS.dump_json(tuple(stage_metrics)).decode()
+        pipe.hset(keys.generation(id), "stage_metrics", each)
     pipe.hset(
         keys.generation(id),
         mapping={

@@ -9,7 +9,13 @@ HOLDER = "darkroom_execution"
 """Field of RQ's job hash: the fencing token, the execution that last claimed the job."""
 
 DEATHS = "darkroom_deaths"
-"""Field of RQ's job hash: in how many deaths of workers the job was in flight."""
+"""Field of RQ's job hash: in how many deaths of workers its present stage was in flight."""
+
+HANDED_ON = "darkroom_handed_on"
+"""Field of RQ's job hash: the execution that last handed the job on to the next stage's queue."""
+
+STEPS_BEFORE = "steps_before"
+"""Field of the record: steps of the stages that are done. Absent while there are none."""
 
 
 def generation(id: str) -> str:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, model_validator
 from pydantic_core import from_json
 
 from server.spec import (
     SPEC,
     TERMINAL,
+    AnySpec,
     Failure,
     Frozen,
     GenerationState,
     ImageInfo,
     Metrics,
     Progress,
-    TextToImage,
+    Upload,
     Warn,
 )
+from server.stages import Stage, num_stages, stages
 
 WARNINGS: TypeAdapter[tuple[Warn, ...]] = TypeAdapter(tuple[Warn, ...])
 IMAGES: TypeAdapter[tuple[ImageInfo, ...]] = TypeAdapter(tuple[ImageInfo, ...])
+METRICS: TypeAdapter[tuple[Metrics, ...]] = TypeAdapter(tuple[Metrics, ...])
+
+JSON_FIELDS = ("images", "metrics", "stage_metrics", "handed", "error", "spec")
 
 
 class Generation(Frozen):
@@ -30,7 +35,7 @@ class Generation(Frozen):
 
     id: str
     owner: str
-    spec: TextToImage
+    spec: AnySpec
     status: GenerationState = GenerationState.QUEUED
     created_at: float
     started_at: float | None = None
@@ -39,10 +44,23 @@ class Generation(Frozen):
     warnings: tuple[Warn, ...] = ()
     images: tuple[ImageInfo, ...] = ()
     metrics: Metrics | None = None
+    """Of all its stages together."""
+    stage_metrics: tuple[Metrics, ...] = ()
+    """Of each stage that is done; empty where there is one stage only."""
+    handed: tuple[tuple[str, ...], ...] = ()
+    """Store keys of what each stage that is done made for the next one, image by image."""
+    queued_at: float | None = None
+    """When it joined the queue of its present stage; None: when it was accepted."""
     error: Failure | None = None
     cancel_requested: bool = False
     ahead: int | None = None
     """How many were before it in the queue when it was accepted. Not kept."""
+
+    @model_validator(mode="after")
+    def _has_a_stage_to_draw(self) -> Self:
+        if len(self.handed) >= num_stages(self.spec):
+            raise ValueError("more was handed on than it has stages")
+        return self
 
     @property
     def terminal(self) -> bool:
@@ -53,6 +71,29 @@ class Generation(Frozen):
     def deadline(self) -> float:
         """When it expires, in seconds since the epoch."""
         return self.created_at + self.spec.deadline_seconds
+
+    @property
+    def stage_number(self) -> int:
+        """Which of its stages is to be drawn, or was the last one."""
+        return len(self.handed)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that is to be drawn, or was the last one."""
+        return stages(self.spec)[self.stage_number]
+
+    @property
+    def checkpoint(self) -> str:
+        """In whose queue it is, or by whose worker it is drawn."""
+        return self.stage.checkpoint if self.handed else self.spec.checkpoint
+
+    @property
+    def stored_keys(self) -> tuple[str, ...]:
+        """Everything that the image store keeps of it: what was sent, handed on and drawn."""
+        fields = (getattr(self.spec, name) for name in type(self.spec).model_fields)
+        sent = (field.key for field in fields if isinstance(field, Upload))
+        handed = (key for keys in self.handed for key in keys)
+        return (*sent, *handed, *(image.key for image in self.images))
 
     def to_hash(self) -> dict[str, str]:
         """Fields of a fresh record; what happens later is written field by field by `delivery`."""
@@ -73,18 +114,35 @@ class Generation(Frozen):
             ValueError: it is not one, in whatever way; pydantic's ValidationError is one too.
         """
         fields: dict[str, Any] = {name.decode(): value for name, value in raw.items()}
-        for name in ("images", "metrics", "error", "spec"):
+        for name in JSON_FIELDS:
             if name in fields:
                 fields[name] = from_json(fields[name])
         # Those of the acceptance, then those of the drawing that say something new.
         warnings = WARNINGS.validate_json(fields.get("warnings", b"[]"))
         drawing = WARNINGS.validate_json(fields.get("drawing_warnings", b"[]"))
-        fields["warnings"] = (*warnings, *(warn for warn in drawing if warn not in warnings))
+        fields["warnings"] = tuple(dict.fromkeys((*warnings, *drawing)))
         fields["progress"] = {
             name: int(fields.pop(name, 0)) for name in ("steps_done", "steps_total")
         }
         known = {name: fields[name] for name in cls.model_fields if name in fields}
         return cls.model_validate(known, strict=False)
+
+
+def total(metrics: Sequence[Metrics]) -> Metrics:
+    """Of several stages together: times and steps add up, memory is the most, the worker the last.
+
+    The rows of a step are averaged over all steps.
+    """
+    seconds = [name for name in Metrics.model_fields if name.endswith("_seconds")]
+    steps = sum(each.steps for each in metrics)
+    rows = sum(each.mean_batch_rows * each.steps for each in metrics)
+    return Metrics(
+        **{name: sum(getattr(each, name) for each in metrics) for name in seconds},
+        steps=steps,
+        mean_batch_rows=rows / steps if steps else 0.0,
+        peak_memory_bytes=max(each.peak_memory_bytes for each in metrics),
+        worker=metrics[-1].worker,
+    )
 
 
 class WorkerInfo(Frozen):

@@ -1,8 +1,9 @@
 """Acceptance in one atomic step: idempotent, bounded, and all of it or nothing.
 
-One Lua script checks the Idempotency-Key, that somebody serves the checkpoint and that the queue
-has room, then writes the record, RQ's job, its place in RQ's queue, the owner's list and the first
-event. Sending it twice with the same id changes nothing, so a lost reply can be tried again.
+One Lua script checks the Idempotency-Key, that somebody serves the checkpoint of each stage and
+that the queue of the first has room, then writes the record, RQ's job, its place in RQ's queue, the
+owner's list and the first event. Sending it twice with the same id changes nothing, so a lost reply
+can be tried again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rq.utils import utcformat
 from server.broker import keys
 from server.broker.record import Generation
 from server.spec import GenerationState
+from server.stages import checkpoints
 
 MAX_DEADLINE_SECONDS = 604_800
 """How long a generation may be on its way; its record lives for the retention after that."""
@@ -34,18 +36,21 @@ DRAW = "darkroom.draw"
 """The only job label a worker accepts. It is a name in an allow-list, never imported."""
 
 SCRIPT = """
--- KEYS: generation, job, queue, rq's set of queues, owner's list, events, served, idempotency
+-- KEYS: generation, job, queue, rq's set of queues, owner's list, events, idempotency,
+--       served, one for each checkpoint
 -- ARGV: id, created_at, max_queued, state event, retention, fingerprint or '',
 --       fields and values of the record and of the job but its data as JSON, the job's data,
---       since when there can be records
+--       since when there can be records, the checkpoints
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'accepted', ARGV[1]} end
 if ARGV[6] ~= '' then
-  local known = redis.call('HMGET', KEYS[8], 'id', 'fingerprint')
+  local known = redis.call('HMGET', KEYS[7], 'id', 'fingerprint')
   if known[1] then
     return {known[2] == ARGV[6] and 'replayed' or 'conflict', known[1]}
   end
 end
-if redis.call('EXISTS', KEYS[7]) == 0 then return {'unserved', ''} end
+for n = 8, #KEYS do
+  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n + 2]} end
+end
 if redis.call('LLEN', KEYS[3]) >= tonumber(ARGV[3]) then return {'full', ''} end
 local fields = cjson.decode(ARGV[7])
 redis.call('HSET', KEYS[1], unpack(fields[1]))
@@ -55,8 +60,8 @@ redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[5], 0, '(' .. ARGV[9])
 redis.call('XADD', KEYS[6], '*', 'event', 'state', 'data', ARGV[4])
 if ARGV[6] ~= '' then
-  redis.call('HSET', KEYS[8], 'id', ARGV[1], 'fingerprint', ARGV[6])
-  redis.call('EXPIRE', KEYS[8], ARGV[5])
+  redis.call('HSET', KEYS[7], 'id', ARGV[1], 'fingerprint', ARGV[6])
+  redis.call('EXPIRE', KEYS[7], ARGV[5])
 end
 return {'accepted', ARGV[1], redis.call('RPUSH', KEYS[3], ARGV[1]) - 1}
 """
@@ -90,6 +95,7 @@ def arguments(
 ) -> tuple[list[str], list[Any]]:
     """KEYS and ARGV of the script. `connection` is only named to RQ, nothing is sent on it."""
     id, checkpoint = generation.id, generation.spec.checkpoint
+    needed = checkpoints(generation.spec)
     queue_key, job, data = _delivery(checkpoint, connection)
     record = to_json(list(chain.from_iterable(generation.to_hash().items()))).decode()
     job = job.replace(NO_ID, id).replace(NO_MOMENT, _moment())
@@ -100,8 +106,8 @@ def arguments(
         Queue.redis_queues_keys,
         keys.owned(generation.owner),
         keys.events(id),
-        keys.served(checkpoint),
         keys.idempotency(generation.owner, idempotency.key if idempotency else ""),
+        *map(keys.served, needed),
     ]
     values = [
         id,
@@ -113,6 +119,7 @@ def arguments(
         f"[{record},{job}]",
         data.replace(NO_ID, id),
         repr(generation.created_at - retention - MAX_DEADLINE_SECONDS),
+        *needed,
     ]
     return names, values
 

@@ -5,33 +5,98 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, DPTForDepthEstimation
 
-from server.catalog import Card
+from server.catalog import Attention, Card
 from server.errors import CheckpointError
+from server.models.adapters import Adapters
+from server.models.anatomy import Anatomy, Source, examine
 from server.models.device import choose_device, choose_dtype, device_errors
-from server.models.sd import StableDiffusion
-from server.models.sources import WEIGHTS, check, locate, read_json, variant, weights_bytes
+from server.models.diffusion import LatentDiffusion
+from server.models.families import conditioner
+from server.models.folder import Folder
+from server.models.parts import DepthEstimator, Parts, SafetyChecker, TextReader
+from server.models.placement import let_visit, set_attention
+from server.models.single_file import SingleFile
+from server.models.sources import locate, read_json
 
+Offload = Literal["none", "encoders"]
 Progress = Callable[[str, int, int], None]
 """Told as each part begins: its name, the bytes of weights read before it, the bytes in all."""
 
+KINDS: dict[str, Any] = {
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "depth_estimator": DPTForDepthEstimation,
+    "safety_checker": StableDiffusionSafetyChecker,
+}
+ALWAYS_ON_DEVICE = frozenset({"unet", "vae"})
+
+
+class Fitting(TypedDict, total=False):
+    """How a checkpoint is read and laid on its device; `load_parts` says what each means."""
+
+    allow_pickle: bool
+    attention: str
+    vae_tiling: bool
+    vae_slicing: bool
+    offload: Offload
+
 
 def load(
-    card: Card, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
-) -> StableDiffusion:
-    """The card's checkpoint, ready to draw on `device`.
+    card: Card,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+    models_dir: Path | None = None,
+    **fitting: Unpack[Fitting],
+) -> LatentDiffusion:
+    """The card's checkpoint, ready to draw; `load_parts` says more.
+
+    Args:
+        models_dir: folder with what may be used beside it, such as `embeddings`.
+
+    Raises:
+        CheckpointError: it cannot be loaded; says which part is wrong and how.
+        OutOfMemory: it does not fit the device.
+    """
+    parts = load_parts(card, device, dtype, progress, **fitting)
+    pickles = fitting.get("allow_pickle", False)
+    reads = conditioner(parts, card.family, models_dir, pickles)
+    return LatentDiffusion(parts, reads, Adapters(parts, models_dir, allow_pickle=pickles))
+
+
+def load_parts(
+    card: Card,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+    *,
+    allow_pickle: bool = False,
+    attention: str = "auto",
+    vae_tiling: bool = False,
+    vae_slicing: bool = False,
+    offload: Offload = "none",
+) -> Parts:
+    """The card's checkpoint on `device`, in evaluation mode.
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`, whatever the files hold.
+        allow_pickle: whether a `.ckpt` may be read; only tensors are ever taken from it.
+        attention: `auto`, `sdpa`, `xformers` or `sliced`, unless the card says.
+        vae_tiling: pictures of any size go through the autoencoder in overlapping tiles.
+        vae_slicing: they go through it one by one.
+        offload: `encoders` keeps what is not needed at every step on the CPU between its calls.
 
     Raises:
         CheckpointError: it cannot be loaded; says which part is wrong and how.
@@ -40,67 +105,108 @@ def load(
     _quiet()
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
-    folder = locate(card)
-    sampler_config = check(folder, card)
-    loader = _Loader(folder, place, progress or _ignore)
-    return StableDiffusion(
-        text_encoder=loader.model("text_encoder", CLIPTextModel, precision),
-        unet=loader.model("unet", UNet2DConditionModel, precision),
-        vae=loader.model("vae", AutoencoderKL, _vae_dtype(folder, precision)),
-        tokenizer=loader.tokenizer(),
-        sampler_config=sampler_config,
+    source, anatomy = _opened(card, allow_pickle)
+    loader = _Loader(source, anatomy, place, precision, progress or _ignore, offload)
+    models = {part: loader.model(part) for part in anatomy.weights}
+    unet, vae = models["unet"], models["vae"]
+    chosen = Attention(attention) if card.attention is Attention.AUTO else card.attention
+    set_attention(unet, vae, chosen, place)
+    if vae_slicing:
+        vae.enable_slicing()
+    tokenizers = [loader.tokenizer(part) for part in anatomy.tokenizers]
+    encoders = [models[part] for part in anatomy.encoders]
+    return Parts(
+        unet=unet,
+        vae=vae,
+        readers=tuple(TextReader(*pair) for pair in zip(tokenizers, encoders, strict=True)),
+        sampler_config=anatomy.sampler_config,
+        low_res_sampler_config=anatomy.low_res_sampler_config,
+        depth=_depth(source, models),
+        safety=_safety(source, models),
+        zeros_for_empty_prompt=anatomy.zeros_for_empty_prompt,
+        always_tiled=vae_tiling,
     )
 
 
 class _Loader:
-    """Loads the parts of one folder onto one device and says what it is at."""
+    """Loads the parts of one checkpoint onto one device and says what it is at."""
 
-    def __init__(self, folder: Path, device: torch.device, progress: Progress) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        source: Source,
+        anatomy: Anatomy,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Progress,
+        offload: Offload,
+    ) -> None:
+        self._source = source
         self._device = device
+        self._dtype = dtype
         self._progress = progress
+        self._offload = offload == "encoders" and device.type != "cpu"
+        self._bytes = {part: source.weights_bytes(part) for part in anatomy.weights}
         self._done = 0
-        self._total = sum(weights_bytes(folder / part) for part in WEIGHTS)
 
-    def model(self, part: str, kind: Any, dtype: torch.dtype) -> Any:
-        self._progress(part, self._done, self._total)
+    def model(self, part: str) -> Any:
+        self._tell(part)
         with device_errors():
-            model = self._read(part, kind, dtype).requires_grad_(False).eval()
-            model.to(self._device, memory_format=torch.channels_last)  # what convolutions want
-        self._done += weights_bytes(self._folder / part)
+            model = self._source.model(part, KINDS[part], self._precision(part))
+            model.requires_grad_(False).eval()
+            if self._offload and part not in ALWAYS_ON_DEVICE:
+                let_visit(model, self._device)
+            else:  # channels last is what convolutions want
+                model.to(self._device, memory_format=torch.channels_last)
+        self._done += self._bytes[part]
         return model
 
-    def tokenizer(self) -> Any:
-        self._progress("tokenizer", self._done, self._total)
-        try:
-            return CLIPTokenizer.from_pretrained(self._folder / "tokenizer", local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"the tokenizer cannot be loaded: {error}") from error
+    def tokenizer(self, part: str) -> Any:
+        self._tell(part)
+        return self._source.tokenizer(part)
 
-    def _read(self, part: str, kind: Any, dtype: torch.dtype) -> Any:
-        path = self._folder / part
-        try:
-            model, found = kind.from_pretrained(
-                path,
-                torch_dtype=dtype,
-                variant=variant(path),
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"the {part} cannot be loaded: {error}") from error
-        if found["missing_keys"]:
-            some = ", ".join(sorted(found["missing_keys"])[:3])
-            raise CheckpointError(f"the {part} lacks {len(found['missing_keys'])} tensors: {some}")
-        return model
+    def _precision(self, part: str) -> torch.dtype:
+        """float32 for what overflows in float16: DPT's batch norms, and an autoencoder whose own
+        config says so."""
+        if part == "depth_estimator":
+            return torch.float32
+        if part == "vae" and self._dtype is torch.float16:
+            # Read from the file: the class's default is true, even for those that need it not.
+            upcast = read_json(self._source.configs / "vae" / "config.json").get("force_upcast")
+            return torch.float32 if upcast else self._dtype
+        return self._dtype
+
+    def _tell(self, part: str) -> None:
+        self._progress(part, self._done, sum(self._bytes.values()))
 
 
-def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
-    """float32 for an autoencoder whose own config says that float16 overflows in it."""
-    # Read from the file: the class's default is true, even for those that need it not.
-    upcast = read_json(folder / "vae" / "config.json").get("force_upcast", False)
-    return torch.float32 if upcast and dtype is torch.float16 else dtype
+def _opened(card: Card, allow_pickle: bool) -> tuple[Source, Anatomy]:
+    path = locate(card)
+    try:
+        source = Folder(path) if path.is_dir() else SingleFile(path, card, allow_pickle)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {card.name!r}: {error}") from error
+    return source, examine(source, card)
+
+
+def _depth(source: Source, models: dict[str, Any]) -> DepthEstimator | None:
+    if "depth_estimator" not in models:
+        return None
+    return DepthEstimator(models["depth_estimator"], _processor(source, "DPTImageProcessor"))
+
+
+def _safety(source: Source, models: dict[str, Any]) -> SafetyChecker | None:
+    if "safety_checker" not in models:
+        return None
+    return SafetyChecker(models["safety_checker"], _processor(source, "CLIPImageProcessor"))
+
+
+def _processor(source: Source, kind: str) -> Any:
+    folder = source.configs / "feature_extractor"
+    try:
+        # Looked up late: to be imported, these say at length that torchvision would be faster.
+        return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"the feature_extractor cannot be loaded: {error}") from error
 
 
 def _quiet() -> None:

@@ -1,4 +1,4 @@
-"""Prompts to embeddings through one CLIP text encoder, as StableDiffusionPipeline does it.
+"""Prompts to embeddings through one CLIP text encoder, as diffusers' pipelines do it.
 
 Knows no pictures. May be called from several threads.
 """
@@ -6,90 +6,170 @@ Knows no pictures. May be called from several threads.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 
+from server.chunks import Chunked, Token, about, split
+from server.emphasis import Reading, Span, read
 from server.errors import InvalidSpec
+from server.models.clip import PLACEHOLDER, Clip, Layer
 from server.models.device import on_device
-from server.spec import Warn
+from server.models.embeddings import Embeddings
+from server.spec import LongPrompts, PromptSyntax, Warn
+
+__all__ = ["Encoded", "Layer", "PromptEncoder"]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as the UNet reads it, and the words that did not fit into the window."""
+    """A prompt as the UNet reads it, and what of it was lost, joined or ignored."""
 
-    embedding: torch.Tensor  # (1, window, width)
-    lost: str
-    window: int
+    embedding: torch.Tensor  # (1, chunks * window, width)
+    pooled: torch.Tensor | None  # (1, projection), of the first chunk
+    notes: tuple[Warn, ...]
 
     def warnings(self, field: str) -> tuple[Warn, ...]:
-        """One warning if words were cut off, naming them; `field` is where they came from."""
-        if not self.lost:
-            return ()
-        message = f"{field} is longer than {self.window} tokens; cut off: {self.lost}"
-        return (Warn(code="prompt_truncated", message=message, field=field),)
+        """What of it was not read as it may have been meant; `field` is where it came from."""
+        return about(field, self.notes)
 
 
 class PromptEncoder:
-    """A tokenizer and a text encoder behind a bounded cache of the prompts seen last."""
+    """A tokenizer and a text encoder behind a bounded cache of the prompts seen last.
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, cache_size: int = 256) -> None:
+    Args:
+        layer: whose hidden states are wanted.
+        pooled: the encoder is a CLIPTextModelWithProjection, and its `text_embeds` are wanted too.
+        words: the embeddings that a prompt may name.
+        cache_size: prompts of one window that are kept; longer ones count as several.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        text_encoder: Any,
+        *,
+        layer: Layer = Layer.FINAL,
+        pooled: bool = False,
+        words: Embeddings | None = None,
+        cache_size: int = 256,
+    ) -> None:
         self._tokenizer = tokenizer
-        self._text_encoder = text_encoder
+        self._words = words or Embeddings(None, allow_pickle=False)
+        learned = words.vectors if words else None
+        self._clip = Clip(tokenizer, text_encoder, layer=layer, pooled=pooled, learned=learned)
         # The tokenizer's truncation and padding are settings of the shared object, not arguments.
         self._tokenizing = threading.Lock()
-        # lru_cache holds no lock while it computes: hits go on during a miss.
-        self._cached = lru_cache(cache_size)(self._encode)
-        positions = text_encoder.config.max_position_embeddings
-        self.window = min(tokenizer.model_max_length, positions)
+        self.window = self._clip.window
+        self._cached = _Cache(self._encode, cache_size * self.window)
 
-    def encode(self, prompt: str, clip_skip: int = 0) -> Encoded:
-        """The hidden states of the last layer but `clip_skip`, normalised by the final norm.
+    def encode(
+        self,
+        prompt: str,
+        *,
+        clip_skip: int = 0,
+        syntax: PromptSyntax = PromptSyntax.PLAIN,
+        long_prompts: LongPrompts = LongPrompts.TRUNCATE,
+        variant: Hashable = (),
+        field: str = "prompt",
+    ) -> Encoded:
+        """The hidden states of our layer, or of the one `clip_skip` layers before it.
+
+        Args:
+            variant: what else decides the result, such as the adapters now in the encoder.
+            field: where the prompt came from, for the error.
 
         Raises:
-            InvalidSpec: the text encoder has fewer layers than are to be skipped.
+            InvalidSpec: it is too long, names an embedding that cannot be used or has brackets
+                that cannot be weighed; or the encoder has fewer layers than are to be skipped.
         """
-        return self._cached(prompt, clip_skip)
+        try:
+            return self._cached(prompt, clip_skip, syntax, long_prompts, variant)
+        except InvalidSpec as error:
+            if error.field:
+                raise
+            raise InvalidSpec(f"{field} {error.message}", field=field) from error
 
-    def _encode(self, prompt: str, clip_skip: int) -> Encoded:
-        layers = self._text_encoder.config.num_hidden_layers
-        if clip_skip > layers:
-            raise InvalidSpec(
-                f"the text encoder has {layers} layers; {clip_skip} cannot be skipped",
-                field="clip_skip",
-            )
-        tokens, lost = self._tokenize(prompt)
+    def _encode(
+        self,
+        prompt: str,
+        clip_skip: int,
+        syntax: PromptSyntax,
+        long_prompts: LongPrompts,
+        variant: Hashable,
+    ) -> Encoded:
+        self._clip.check(clip_skip)
+        reading = read(prompt, syntax)
+        chunked = split(
+            self._parts(reading),
+            prompt,
+            room=self._clip.room,
+            long_prompts=long_prompts,
+            backtrack=reading.backtrack,
+        )
+        if chunked.refusal:
+            raise InvalidSpec(chunked.refusal)
         with on_device():
-            return Encoded(self._embed(tokens, clip_skip), lost, self.window)
+            embedding, pooled = self._clip.embed(chunked.chunks, clip_skip)
+        return Encoded(embedding, pooled, _notes(reading, chunked))
 
-    def _tokenize(self, prompt: str) -> tuple[Any, str]:
-        """Token ids and mask of (1, window), and the text of the tokens beyond."""
+    def _parts(self, reading: Reading) -> list[list[Token]]:
+        return [[token for span in part for token in self._tokens(span)] for part in reading.parts]
+
+    def _tokens(self, span: Span) -> Iterator[Token]:
+        """The tokens of a span; an embedding is one, however many vectors it has."""
+        begin = 0
+        for found in self._words.find(span.text):
+            yield from self._tokenized(span, begin, found.start)
+            yield self._word(span, found.start, found.end, found.name)
+            begin = found.end
+        yield from self._tokenized(span, begin, len(span.text))
+
+    def _tokenized(self, span: Span, begin: int, end: int) -> Iterator[Token]:
         with self._tokenizing:
             tokens = self._tokenizer(
-                prompt,
-                padding="max_length",
-                max_length=self.window,
-                truncation=True,
-                return_tensors="pt",
+                span.text[begin:end],
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                verbose=False,
             )
-            whole = self._tokenizer(prompt, verbose=False).input_ids
-        lost = whole[self.window - 1 : -1] if len(whole) > self.window else []
-        return tokens, self._tokenizer.decode(lost) if lost else ""
+        for id, (first, last) in zip(tokens.input_ids, tokens.offset_mapping, strict=True):
+            yield span.token(id, begin + first, begin + last)
 
-    def _embed(self, tokens: Any, clip_skip: int) -> torch.Tensor:
-        encoder = self._text_encoder
-        masked = getattr(encoder.config, "use_attention_mask", False)
-        output = encoder(
-            tokens.input_ids.to(encoder.device),
-            attention_mask=tokens.attention_mask.to(encoder.device) if masked else None,
-            output_hidden_states=clip_skip > 0,
-        )
-        embedding: torch.Tensor = output.last_hidden_state
-        if clip_skip:
-            # transformers 5 took the inner `text_model` away.
-            norm = getattr(encoder, "text_model", encoder).final_layer_norm
-            embedding = norm(output.hidden_states[-(clip_skip + 1)])
-        return embedding
+    def _word(self, span: Span, begin: int, end: int, name: str) -> Token:
+        size, room = len(self._words.vectors(name, self._clip.width)), self._clip.room
+        if size > room:
+            raise InvalidSpec(f"names {name}, which has {size} vectors; at most {room} fit")
+        return span.token(PLACEHOLDER, begin, end, size=size, word=name)
+
+
+class _Cache:
+    """The prompts encoded last, as many as have so many tokens in all.
+
+    Holds no lock while it computes: hits go on during a miss.
+    """
+
+    def __init__(self, encode: Callable[..., Encoded], most_tokens: int) -> None:
+        self._encode = encode
+        self._most = most_tokens
+        self._held: OrderedDict[Hashable, Encoded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, *asked: Hashable) -> Encoded:
+        with self._lock:
+            if asked in self._held:
+                self._held.move_to_end(asked)
+                return self._held[asked]
+        encoded = self._encode(*asked)
+        with self._lock:
+            self._held[asked] = encoded
+            while sum(each.embedding.shape[1] for each in self._held.values()) > self._most:
+                self._held.popitem(last=False)
+        return encoded
+
+
+def _notes(reading: Reading, chunked: Chunked) -> tuple[Warn, ...]:
+    return reading.ignored if chunked.warning is None else (*reading.ignored, chunked.warning)

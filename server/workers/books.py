@@ -9,25 +9,24 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
+from datetime import datetime
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import ResponseError
 from rq import Queue, worker_registration
 from rq.executions import Execution
-from rq.job import Job, JobStatus, validate_job_id
+from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
-from rq.utils import now
+from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
 from server.broker import delivery, keys
-from server.spec import TERMINAL, GenerationState
-from server.workers.stage import Drawn, Ended, Result
+from server.broker.record import total
+from server.spec import GenerationState, Progress
+from server.workers.entry import Entry
+from server.workers.stage import Claim, Drawn, Ended, Handed
 
 EXECUTION_TTL_SECONDS = 365 * 24 * 3600
 """RQ's cleanup fails executions older than this; long before, a lease decides."""
@@ -61,97 +60,6 @@ class RqWorker(BaseWorker):
         return connection
 
 
-class Standing(Enum):
-    """How an execution stands to its job."""
-
-    HELD = auto()
-    WITHDRAWN = auto()
-    """RQ's job was canceled or deleted from outside while our record says running."""
-    OVER = auto()
-    """It has ended, under this execution."""
-    LOST = auto()
-    """Another execution holds the job, or none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A job and its record as read under WATCH. Writes follow `pipe.multi()`."""
-
-    pipe: Pipeline
-    id: str
-    job: Job
-    """As blank as new where there is no job, or RQ cannot read it."""
-    readable: bool
-    raw: Mapping[bytes, bytes]
-    record: Mapping[bytes, bytes]
-    """Empty where there is no record, or only the tombstone of a deleted one."""
-
-    @property
-    def status(self) -> str:
-        """RQ's state of the job; empty when there is no job."""
-        return self.raw.get(b"status", b"").decode(errors="replace")
-
-    @property
-    def deaths(self) -> int:
-        """In how many deaths of workers it was in flight."""
-        count = self.raw.get(keys.DEATHS.encode(), b"")
-        return int(count) if count.isdigit() else 0
-
-    @property
-    def open(self) -> bool:
-        """Whether there is a record that has not ended."""
-        return bool(self.record) and self.record[b"status"].decode(errors="replace") not in TERMINAL
-
-    def standing(self, execution: str) -> Standing:
-        """How `execution` stands to this job."""
-        if self.raw and self.raw.get(keys.HOLDER.encode(), b"") != execution.encode():
-            return Standing.LOST
-        if self.status == JobStatus.STARTED.value:
-            return Standing.HELD
-        return Standing.WITHDRAWN if self.open else Standing.OVER
-
-
-def job_and_execution(member: bytes) -> tuple[str, str] | None:
-    """What a member of RQ's registry of started jobs names; None if it is no such thing."""
-    id, _, execution = member.partition(b":")
-    if not (is_id(id) and is_id(execution)):
-        return None
-    return id.decode(), execution.decode()
-
-
-def is_id(raw: bytes) -> bool:
-    """Whether RQ takes this for a job's id."""
-    try:
-        validate_job_id(raw.decode())
-    except ValueError:
-        return False
-    return True
-
-
-def read(pipe: Pipeline, queue: Queue, id: str) -> Entry:
-    """The job and its record, as they are now."""
-    raw, record = _hash(pipe, Job.key_for(id)), _hash(pipe, keys.generation(id))
-    job = Job(id, connection=queue.connection, serializer=JSONSerializer)
-    try:
-        job.restore(raw)
-        readable = True
-    except Exception:  # whatever a forged hash makes RQ raise must not stop the worker
-        job.data, readable = raw.get(b"data", b""), False
-    job.origin = queue.name
-    return Entry(pipe, id, job, readable, raw, record if b"status" in record else {})
-
-
-def _hash(pipe: Pipeline, key: str) -> Mapping[bytes, bytes]:
-    """The hash at `key`; empty where there is none, or something that is no hash."""
-    try:
-        found: Any = pipe.hgetall(key)
-    except ResponseError as error:
-        if not str(error).startswith("WRONGTYPE"):
-            raise
-        return {}
-    return found  # type: ignore[no-any-return]
-
-
 class Books:
     """Writes in the name of one worker. Every method only adds to the entry's transaction."""
 
@@ -177,7 +85,33 @@ class Books:
         entry.pipe.hdel(entry.job.key, keys.HOLDER, "started_at", "worker_name")
         self.push_front(entry)
         if entry.open:
-            delivery.requeued(entry.pipe, entry.id)
+            delivery.requeued(entry.pipe, entry.id, steps_before=entry.steps_before)
+
+    def hand_on(self, entry: Entry, claim: Claim, result: Handed) -> None:
+        """Its stage is done: to the front of the next one's queue, since it has waited already,
+        held by nobody and charged with nothing."""
+        pipe, job, at = entry.pipe, entry.job, now()
+        self.remove_execution(entry, claim.execution)
+        self._count_success(entry, at)
+        checkpoint = claim.following[0].checkpoint
+        queue = Queue(checkpoint, self._queue.connection, serializer=JSONSerializer)
+        pipe.hdel(job.key, keys.HOLDER, keys.DEATHS, "started_at", "worker_name")
+        pipe.hset(job.key, mapping={"origin": queue.name, "enqueued_at": utcformat(at)})
+        pipe.hset(job.key, keys.HANDED_ON, claim.execution)
+        job.set_status(JobStatus.QUEUED, pipeline=pipe)
+        pipe.sadd(Queue.redis_queues_keys, queue.key)
+        queue.push_job_id(entry.id, pipeline=pipe, at_front=True)
+        steps = result.metrics.steps
+        delivery.handed_on(
+            pipe,
+            entry.id,
+            at=at.timestamp(),
+            checkpoint=checkpoint,
+            handed=(*claim.past.handed, result.keys),
+            progress=claim.overall(Progress(steps_done=steps, steps_total=steps)),
+            stage_metrics=(*claim.past.metrics, result.metrics),
+            warnings=(*claim.past.warnings, *result.warnings),
+        )
 
     def push_front(self, entry: Entry) -> None:
         """Queued. The write to the job makes the EXEC of a claimer that read it before fail."""
@@ -193,33 +127,45 @@ class Books:
         self._execution(entry.job, execution).delete(job=entry.job, pipeline=entry.pipe)
         entry.pipe.delete(keys.lease(execution))
 
-    def settle(self, entry: Entry, result: Result, execution: str | None) -> None:
-        """It ended: RQ's state and result, then the record's. `execution`: None if it never ran."""
+    def succeed(self, entry: Entry, claim: Claim, drawn: Drawn) -> None:
+        """Its last stage is done: RQ's state and result, then the record's."""
+        self.remove_execution(entry, claim.execution)
+        at = self._retire(entry)
+        job, pipe = entry.job, entry.pipe
+        job._result = {"images": [image.key for image in drawn.images]}
+        job._handle_success(self._retention, pipe, **self._by(job, claim.execution))
+        job.cleanup(self._retention, pipeline=pipe, remove_from_queue=False)
+        self._count_success(entry, at)
+        if entry.open:
+            self._write_success(entry, claim, drawn)
+
+    def settle(self, entry: Entry, ended: Ended, execution: str | None) -> None:
+        """It ended without pictures: RQ's state and result, then the record's. `execution`: None
+        if it never ran."""
         if execution:
             self.remove_execution(entry, execution)
         if entry.raw:  # else RQ's job was deleted, and half a job would break RQ's readers
-            self._settle_job(entry, result, execution)
+            self._retire(entry)
+            if ended.state is GenerationState.CANCELED:
+                self._cancel(entry)
+            else:
+                self._fail(entry, ended, execution)
         if entry.open:
-            self._write_record(entry, result)
+            at, retention = time.time(), self._retention
+            delivery.ended(
+                entry.pipe, entry.id, ended.state, at=at, retention=retention, error=ended.error
+            )
 
-    def _settle_job(self, entry: Entry, result: Result, execution: str | None) -> None:
-        entry.job.ended_at = now()
+    def _retire(self, entry: Entry) -> datetime:
+        entry.job.ended_at = at = now()
         entry.job.failure_ttl = entry.job.result_ttl = self._retention
-        if isinstance(result, Drawn):
-            self._succeed(entry, result, execution)
-        elif result.state is GenerationState.CANCELED:
-            self._cancel(entry)
-        else:
-            self._fail(entry, result, execution)
+        return at
 
-    def _succeed(self, entry: Entry, drawn: Drawn, execution: str | None) -> None:
-        job, pipe = entry.job, entry.pipe
-        job._result = {"images": [image.key for image in drawn.images]}
-        job._handle_success(self._retention, pipe, **self._by(job, execution))
-        job.cleanup(self._retention, pipeline=pipe, remove_from_queue=False)
-        self._worker.increment_successful_job_count(pipeline=pipe)
-        if job.started_at and job.ended_at:
-            self._worker.increment_total_working_time(job.ended_at - job.started_at, pipe)
+    def _count_success(self, entry: Entry, at: datetime) -> None:
+        """In RQ's figures of this worker; of a chain, each of its stages counts."""
+        self._worker.increment_successful_job_count(pipeline=entry.pipe)
+        if entry.job.started_at:
+            self._worker.increment_total_working_time(at - entry.job.started_at, entry.pipe)
 
     def _fail(self, entry: Entry, ended: Ended, execution: str | None) -> None:
         job, pipe = entry.job, entry.pipe
@@ -234,21 +180,17 @@ class Books:
         CanceledJobRegistry(queue=self._queue).add(job, ttl=self._retention, pipeline=pipe)
         job.cleanup(self._retention, pipeline=pipe, remove_from_queue=False)
 
-    def _write_record(self, entry: Entry, result: Result) -> None:
-        at, retention = time.time(), self._retention
-        if isinstance(result, Ended):
-            delivery.ended(
-                entry.pipe, entry.id, result.state, at=at, retention=retention, error=result.error
-            )
-            return
+    def _write_success(self, entry: Entry, claim: Claim, drawn: Drawn) -> None:
+        metrics = (*claim.past.metrics, drawn.metrics)
         delivery.succeeded(
             entry.pipe,
             entry.id,
-            at=at,
-            retention=retention,
-            images=result.images,
-            metrics=result.metrics,
-            warnings=result.warnings,
+            at=time.time(),
+            retention=self._retention,
+            images=drawn.images,
+            metrics=total(metrics),
+            stage_metrics=metrics if claim.past.metrics else (),
+            warnings=(*claim.past.warnings, *drawn.warnings),
         )
 
     def _by(self, job: Job, execution: str | None) -> dict[str, Any]:

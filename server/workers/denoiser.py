@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from server.spec import TextToImage, Warn
+from server.pixels import Inputs
+from server.spec import Warn
+from server.stages import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,11 +27,15 @@ class State(Protocol):
 
     @property
     def pixels(self) -> int:
-        """Width times height of the picture."""
+        """Width times height of what the UNet works on, in pixels of the picture."""
 
     @property
     def steps_total(self) -> int:
-        """UNet calls this ticket needs in all; some samplers need two for one step."""
+        """UNet calls this ticket needs in all; some samplers need two for one step. May be 0."""
+
+    @property
+    def decode_bucket(self) -> Hashable:
+        """Tickets with equal ones can share a `decode`."""
 
     @property
     def warnings(self) -> Sequence[Warn]:
@@ -37,21 +43,27 @@ class State(Protocol):
 
 
 class Picture(Protocol):
-    """A decoded image that may still be on the device."""
+    """What a ticket leaves behind; it may still be on the device."""
 
-    def array(self) -> NDArray[np.uint8]:
-        """Wait for the device and copy: (height, width, 3).
+    def array(self) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """Wait for the device and copy: pixels of (height, width, 3), or latents of
+        (channels, h, w) in float32 where the stage gives latents.
 
         Raises:
-            NotFinite: the latents or the decoded image held NaN or infinity.
+            NotFinite: it held NaN or infinity.
         """
 
 
 class Denoiser(Protocol):
     """One checkpoint on one device. `prepare` may run on another thread than the rest."""
 
-    def prepare(self, spec: TextToImage, index: int) -> State:
-        """Encode the prompts (cached) and draw image `index`'s initial noise from seed + index."""
+    def prepare(self, stage: Stage, index: int, inputs: Inputs) -> State:
+        """Encode the prompts (cached) and what image `index` starts from; draw its noise from its
+        own seed.
+
+        Raises:
+            InvalidSpec: this checkpoint cannot draw it; names the field.
+        """
 
     def predict(self, states: Sequence[Any]) -> Sequence[Any]:
         """One UNet call for states of one bucket. Changes no state, so it can be tried again.
@@ -68,4 +80,9 @@ class Denoiser(Protocol):
         """Until the device has done all it was given; calls may return before it has."""
 
     def decode(self, states: Sequence[Any]) -> Sequence[Picture]:
-        """Latents of equal shape to pictures, in one autoencoder call. Changes no state."""
+        """Latents of one `decode_bucket` to pictures, in one autoencoder call, or as they are
+        where the stage gives latents. Changes no state."""
+
+    def unsafe(self, pixels: NDArray[np.uint8]) -> bool | None:
+        """Whether the checkpoint's safety checker flags this picture of (height, width, 3); None
+        where it has none or the card turns it off. Called on publishers' threads."""

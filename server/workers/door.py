@@ -74,10 +74,13 @@ def _generation(record: Mapping[bytes, bytes]) -> Generation:
 
 
 def _check_generation(generation: Generation, checkpoint: str, at: float) -> None:
-    spec = generation.spec
-    if spec.checkpoint != checkpoint:
+    spec, wanted = generation.spec, generation.checkpoint
+    if wanted != checkpoint:
         raise UnknownCheckpoint(
-            f"it asks for checkpoint {spec.checkpoint[:80]!r}; this is the queue of {checkpoint!r}"
+            f"it asks for checkpoint {wanted[:80]!r}; this is the queue of {checkpoint!r}"
         )
+    for keys in generation.handed:
+        if len(keys) != spec.num_images or not all(k.startswith(f"{generation.id}/") for k in keys):
+            raise InvalidSpec("what was handed on to this stage is not of this generation")
     if at >= generation.deadline:
         raise DeadlineExceeded(f"it was still queued after {spec.deadline_seconds:g} seconds")

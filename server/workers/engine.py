@@ -103,7 +103,7 @@ class Engine:
             return Step(outcomes=late)
         began = self.clock()
         chosen = self._choose(began)
-        failed = self._advance(chosen)
+        failed = self._advance(chosen) if chosen else []
         seconds = self._charge(chosen, began)
         drawn = self._release()
         return Step(
@@ -114,6 +114,8 @@ class Engine:
         )
 
     def _choose(self, now: float) -> list[Ticket]:
+        """None where all that is here takes no step at all, as image-to-image at strength 0."""
+        waiting = [t for t in self._tickets if not t.finished]
         candidates = [
             Candidate(
                 bucket=t.state.bucket,
@@ -124,9 +126,9 @@ class Engine:
                 priority=t.priority,
                 slack=t.deadline - now - (t.state.steps_total - t.steps_done) * self._step_seconds,
             )
-            for t in self._tickets
+            for t in waiting
         ]
-        return [self._tickets[i] for i in choose(candidates, self.max_step_pixels)]
+        return [waiting[i] for i in choose(candidates, self.max_step_pixels)]
 
     def _advance(self, chosen: list[Ticket]) -> list[Outcome]:
         failed = []
@@ -163,7 +165,7 @@ class Engine:
         by_bucket = defaultdict(list)
         for ticket in self._tickets:
             if ticket.finished:
-                by_bucket[ticket.state.bucket].append(ticket)
+                by_bucket[ticket.state.decode_bucket].append(ticket)
         drawn = []
         for tickets in by_bucket.values():
             size = max(1, self.max_decode_pixels // tickets[0].state.pixels)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.errors import DarkroomError, DeadlineExceeded, GenerationFailed
+from server.errors import DarkroomError, DeadlineExceeded, GenerationFailed, InvalidSpec
 from server.spec import Failure, GenerationState, Metrics, Progress, Warn
 from server.workers.denoiser import Picture
 from server.workers.engine import Ticket
@@ -17,7 +18,7 @@ class Flight:
 
     claim: Claim
     tickets: list[Ticket] = field(default_factory=list)
-    """Empty until its prompts are encoded."""
+    """Empty until its inputs are there and its prompts encoded."""
     encode_seconds: float = 0.0
     pictures: dict[int, Picture] = field(default_factory=dict)
     over: bool = False
@@ -44,17 +45,18 @@ class Flight:
     def metrics(
         self, *, publish_seconds: float, at: float, peak_memory_bytes: int, worker: str
     ) -> Metrics:
-        """Where its time went. `at` is now, in seconds since the epoch."""
+        """Where the time of its stage went. `at` is now, in seconds since the epoch."""
         steps = sum(t.steps_done for t in self.tickets)
+        rows = sum(t.batch_rows for t in self.tickets)
         return Metrics(
-            queue_seconds=self.claim.started_at - self.claim.created_at,
+            queue_seconds=self.claim.queue_seconds,
             encode_seconds=self.encode_seconds,
             denoise_seconds=max(t.denoise_seconds for t in self.tickets),
             decode_seconds=sum(t.decode_seconds for t in self.tickets),
             publish_seconds=publish_seconds,
-            total_seconds=at - self.claim.created_at,
+            total_seconds=at - self.claim.queued_at,
             steps=steps,
-            mean_batch_rows=sum(t.batch_rows for t in self.tickets) / steps,
+            mean_batch_rows=rows / steps if steps else 0.0,
             peak_memory_bytes=peak_memory_bytes,
             worker=worker,
         )
@@ -68,3 +70,13 @@ def ended_by(error: Exception) -> Ended:
         return Ended(GenerationState.FAILED, Failure(code=error.code, message=error.message))
     message = f"the worker could not draw it ({type(error).__name__}); its log has the details"
     return Ended(GenerationState.FAILED, Failure(code=GenerationFailed.code, message=message))
+
+
+def heed(strict: bool, warnings: Sequence[Warn]) -> None:
+    """Let a strict generation fail of what another is only warned of.
+
+    Raises:
+        InvalidSpec: the first of the warnings.
+    """
+    if strict and warnings:
+        raise InvalidSpec(warnings[0].message, field=warnings[0].field)

@@ -84,7 +84,8 @@ class Leases:
                 keys.events(claim.id),
             ]
             told = self._told.get(claim.execution, Progress())
-            now = progress.get(claim.id, told)  # told all, while its end is being written
+            here = progress.get(claim.id)  # told all, while its end is being written
+            now = claim.overall(here) if here else told
             news = now != told
             event = delivery.progress_event(now) if news else ""
             values += [claim.id, claim.execution, now.steps_done, now.steps_total, event]
@@ -93,7 +94,9 @@ class Leases:
     def renewed(self, claims: Sequence[Claim], progress: Mapping[str, Progress]) -> None:
         """The script has run: what it was given is told, and the rest can be forgotten."""
         self._told = {
-            claim.execution: progress.get(claim.id, self._told.get(claim.execution, Progress()))
+            claim.execution: claim.overall(progress[claim.id])
+            if claim.id in progress
+            else self._told.get(claim.execution, Progress())
             for claim in claims
         }
 

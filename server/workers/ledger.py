@@ -1,7 +1,7 @@
 """Every change of hands of a job, each one transaction.
 
 queue ──pop──▶ intermediate list ──claim──▶ started ──finish──▶ finished, failed or canceled
-  ▲                   │ restore                │ hand_back, rescue
+  ▲                   │ restore                │ hand_back, rescue  └──▶ the next stage's queue
   └───────────────────┴────────────────────────┘
 
 A change WATCHes RQ's job and our record, reads both, decides, and makes RQ's own writes and ours
@@ -24,11 +24,14 @@ from rq.job import Job
 from rq.worker import BaseWorker
 
 from server.broker import keys
+from server.broker.record import Generation
 from server.errors import Quarantined
 from server.spec import GenerationState
-from server.workers import books, door
-from server.workers.books import Books, Entry, Standing
-from server.workers.stage import Claim, Ended, Result
+from server.stages import stages
+from server.workers import door
+from server.workers.books import Books
+from server.workers.entry import Entry, Standing, is_id, job_and_execution, read
+from server.workers.stage import Claim, Drawn, Ended, Handed, Past, Result
 
 log = logging.getLogger("darkroom.worker")
 
@@ -87,7 +90,7 @@ class Ledger:
         raw = self._redis.blmove(self._queue.key, self._intermediate, timeout_seconds)
         if raw is None:
             return None
-        if not books.is_id(raw):
+        if not is_id(raw):
             log.error("dropped from the queue what is no job id: %.80r", raw)
             self._redis.lrem(self._intermediate, 0, raw)
             return None
@@ -99,8 +102,9 @@ class Ledger:
         return self._change(id, lambda entry: self._claim(entry, room, empty))
 
     def finish(self, claim: Claim, result: Result) -> bool:
-        """Write how it ended; False if it is not ours any more and nothing was written."""
-        return self._change(claim.id, lambda entry: self._finish(entry, claim.execution, result))
+        """Write how it ended, or hand it on to the next stage's queue; False if it is not ours any
+        more and nothing was written."""
+        return self._change(claim.id, lambda entry: self._finish(entry, claim, result))
 
     def hand_back(self, claim: Claim) -> bool:
         """Return a claim to the front of the queue, not counted as a death; False if not ours."""
@@ -119,13 +123,13 @@ class Ledger:
     def stranded(self) -> list[str]:
         """The ids in the intermediate list: being claimed, or left there by a death."""
         found = self._redis.lrange(self._intermediate, 0, -1)
-        return [raw.decode() for raw in found if books.is_id(raw)]
+        return [raw.decode() for raw in found if is_id(raw)]
 
     def unleased(self) -> list[tuple[str, str]]:
         """Job and execution of everything that is started but has no lease, newest first."""
         # Not by RQ's reader: it cleans up first, which loses jobs, and trips over strange members.
         members = self._redis.zrange(self._queue.started_job_registry.key, 0, -1, desc=True)
-        started = [pair for member in members if (pair := books.job_and_execution(member))]
+        started = [pair for member in members if (pair := job_and_execution(member))]
         with self._redis.pipeline(transaction=False) as pipe:
             for _, execution in started:
                 pipe.exists(keys.lease(execution))
@@ -142,7 +146,7 @@ class Ledger:
             try:
                 with self._redis.pipeline() as pipe:
                     pipe.watch(Job.key_for(id), keys.generation(id), *also_watched)
-                    answer = change(books.read(pipe, self._queue, id))
+                    answer = change(read(pipe, self._queue, id))
                     if pipe.explicit_transaction:
                         pipe.execute()
                     return answer
@@ -165,16 +169,23 @@ class Ledger:
             self._books.push_front(entry)
             return Refusal.NO_ROOM
         execution = self._books.start(entry, at)
-        claim = Claim(entry.id, execution, found.spec, found.created_at, at)
-        self._offered = Taken(claim, alone)
+        self._offered = Taken(_claim_of(found, execution, at), alone)
         return self._offered
 
-    def _finish(self, entry: Entry, execution: str, result: Result) -> bool:
-        standing = entry.standing(execution)
+    def _finish(self, entry: Entry, claim: Claim, result: Result) -> bool:
+        standing = entry.standing(claim.execution)
         if standing in (Standing.LOST, Standing.OVER):
             return standing is Standing.OVER
         entry.pipe.multi()
-        self._books.settle(entry, result if standing is Standing.HELD else CANCELED, execution)
+        if standing is Standing.WITHDRAWN or (isinstance(result, Handed) and entry.unwanted):
+            result = CANCELED
+        match result:
+            case Drawn():
+                self._books.succeed(entry, claim, result)
+            case Handed():
+                self._books.hand_on(entry, claim, result)
+            case Ended():
+                self._books.settle(entry, result, claim.execution)
         return True
 
     def _hand_back(self, entry: Entry, execution: str) -> bool:
@@ -214,7 +225,22 @@ class Ledger:
             return False
         entry.pipe.multi()
         entry.pipe.lrem(self._intermediate, 0, entry.id)
-        return bool(entry.raw) and entry.status not in NOT_WAITING
+        return bool(entry.raw) and entry.status not in NOT_WAITING and not entry.elsewhere
+
+
+def _claim_of(found: Generation, execution: str, at: float) -> Claim:
+    number, drawn = found.stage_number, stages(found.spec)
+    return Claim(
+        id=found.id,
+        execution=execution,
+        whole=found.spec,
+        stage=drawn[number],
+        created_at=found.created_at,
+        started_at=at,
+        queued_at=found.queued_at or found.created_at,
+        following=drawn[number + 1 :],
+        past=Past(found.handed, found.stage_metrics, found.warnings),
+    )
 
 
 def _quarantined(deaths: int) -> Ended:

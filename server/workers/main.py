@@ -16,11 +16,11 @@ from server import __version__
 from server.catalog import Card
 from server.config import Settings
 from server.metrics import WorkerMetrics
-from server.models.loading import load
 from server.storage import open_store
 from server.workers.engine import Engine
 from server.workers.link import connect
 from server.workers.studio import EngineStudio
+from server.workers.unpack import unpack
 from server.workers.warmup import measure_cap
 from server.workers.worker import BatchWorker
 
@@ -44,7 +44,7 @@ def run_worker(settings: Settings, card: Card) -> None:
     one_core = partial(torch.set_num_threads, 1)
     all_cores = partial(torch.set_num_threads, settings.threads or torch.get_num_threads())
     one_core()
-    denoiser = load(card, settings.device, settings.dtype, _say)
+    denoiser = unpack(settings, card)
     cap = settings.max_step_pixels
     if not cap:
         with ThreadPoolExecutor(1, initializer=all_cores) as engine:
@@ -58,6 +58,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         version=__version__,
         metrics=metrics,
         peak_memory_bytes=denoiser.peak_memory_bytes,
+        safety=card.safety,
         begin_engine=all_cores,
         begin_publisher=one_core,
     )
@@ -98,7 +99,3 @@ class Counting:
     def quarantined(self) -> None:
         """A generation was failed because workers keep dying with it."""
         self._metrics.quarantined_total.inc()
-
-
-def _say(part: str, done: int, total: int) -> None:
-    log.info("loading %s, %.1f of %.1f MB", part, done / 1e6, total / 1e6)

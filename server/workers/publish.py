@@ -1,18 +1,23 @@
-"""From pictures on the device to images in the store, on threads of its own."""
+"""From pictures to files in the store: for the next stage, or as the images of a generation."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from server.infotext import texts
-from server.spec import ImageInfo, OutputFormat
+from server.infotext import infotext, texts
+from server.spec import AnySpec, ImageInfo, OutputFormat
+from server.stages import Handover
 from server.storage import ImageStore
+from server.workers.grid import draw_grid
+from server.workers.inputs import latents_file
 from server.workers.png import encode_png
 from server.workers.stage import Claim
 
@@ -27,10 +32,33 @@ MAX_COMMENT_CHARACTERS = 30_000
 """EXIF must fit one JPEG segment of 64 kB, and its text takes two bytes a character or more."""
 
 
+def hand_on(claim: Claim, made: Sequence[NDArray[Any]], store: ImageStore) -> tuple[str, ...]:
+    """Store what the next stage takes, for each image; returns the keys.
+
+    As with `publish`, a key holds the execution.
+
+    Raises:
+        Unavailable: the store refuses.
+    """
+    latents = claim.stage.gives is Handover.LATENTS
+    suffix = "safetensors" if latents else "png"
+    keys = []
+    for index, each in enumerate(made):
+        key = f"{claim.id}/stage-{claim.number}-{index}-{claim.execution}.{suffix}"
+        store.put(key, latents_file(each) if latents else encode_png(each, {}))
+        keys.append(key)
+    return tuple(keys)
+
+
 def publish(
-    claim: Claim, images: Sequence[Pixels], store: ImageStore, version: str
+    claim: Claim,
+    images: Sequence[Pixels],
+    store: ImageStore,
+    version: str,
+    flags: Sequence[bool | None] = (),
 ) -> tuple[ImageInfo, ...]:
-    """Encode and store every image of a claim.
+    """Encode and store every image of a generation, and after them the grid of a sweep. `flags`:
+    for each image, whether it was found unsafe; None where nothing checked it.
 
     The key holds the execution: a worker that has lost its claim writes beside, never over, the
     images of the one that took over.
@@ -38,26 +66,51 @@ def publish(
     Raises:
         Unavailable: the store refuses.
     """
-    return tuple(
-        _publish_one(claim, index, pixels, store, version) for index, pixels in enumerate(images)
-    )
+    whole, flags = claim.whole, flags or (None,) * len(images)
+    infos = [
+        _publish_one(claim, index, pixels, store, version).model_copy(update={"nsfw": nsfw})
+        for index, (pixels, nsfw) in enumerate(zip(images, flags, strict=True))
+    ]
+    if whole.sweep is not None:
+        grid = draw_grid(images, whole.sweep)
+        info = _stored(claim, "grid", grid, store, _about_grid(whole, version))
+        nsfw = None if None in flags else any(flags)
+        infos.append(info.model_copy(update={"grid": True, "nsfw": nsfw}))
+    return tuple(infos)
 
 
 def _publish_one(
     claim: Claim, index: int, pixels: Pixels, store: ImageStore, version: str
 ) -> ImageInfo:
-    spec = claim.spec
-    data = encode(pixels, spec.output_format, texts(spec, index, version))
-    key = f"{claim.id}/{index}-{claim.execution}.{spec.output_format.value}"
+    whole = claim.whole
+    info = _stored(claim, str(index), pixels, store, texts(whole, index, version))
+    varied = whole.sweep.combinations[index] if whole.sweep else {}
+    return info.model_copy(update={"seed": whole.alone(index).seed, "varied": varied})
+
+
+def _stored(
+    claim: Claim, name: str, pixels: Pixels, store: ImageStore, about: Mapping[str, str]
+) -> ImageInfo:
+    form = claim.whole.output_format
+    data = encode(pixels, form, about)
+    key = f"{claim.id}/{name}-{claim.execution}.{form.value}"
     store.put(key, data)
     height, width, _ = pixels.shape
     return ImageInfo(
         key=key,
-        seed=spec.seed + index,
+        seed=claim.whole.seed,
         width=width,
         height=height,
         sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _about_grid(whole: AnySpec, version: str) -> dict[str, str]:
+    recipe = {"version": version, "spec": whole.model_dump(mode="json")}
+    return {
+        "parameters": infotext(whole, version),
+        "darkroom": json.dumps(recipe, ensure_ascii=False),
+    }
 
 
 def encode(pixels: Pixels, form: OutputFormat, about: Mapping[str, str]) -> bytes:

@@ -13,21 +13,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.spec import TextToImage, Warn
+from server.pixels import Inputs
+from server.spec import Spec, Warn
+from server.stages import Handover, Stage
 
 
 @dataclass(slots=True)
 class SimulatedState:
     """A ticket whose only tensor is its seed."""
 
-    spec: TextToImage
+    spec: Spec
     seed: int
+    gives_latents: bool = False
     steps_done: int = 0
 
     @property
     def bucket(self) -> Hashable:
         """Pictures of one size share a step."""
         return self.spec.width, self.spec.height
+
+    @property
+    def decode_bucket(self) -> Hashable:
+        """And those that give the same."""
+        return self.bucket, self.gives_latents
 
     @property
     def rows(self) -> int:
@@ -64,15 +72,32 @@ class FlatPicture:
         return np.broadcast_to(colour, (self.height, self.width, 3)).copy()
 
 
+@dataclass(frozen=True, slots=True)
+class FlatLatents:
+    """One value, the seed."""
+
+    width: int
+    height: int
+    seed: int
+
+    def array(self) -> NDArray[np.float32]:
+        """Shape (4, height / 8, width / 8)."""
+        return np.full((4, self.height // 8, self.width // 8), self.seed, np.float32)
+
+
 @dataclass(slots=True)
 class SimulatedDenoiser:
     """`step_seconds` gives the seconds of a UNet call by its rows."""
 
     step_seconds: Callable[[int], float] = lambda rows: 0.0
 
-    def prepare(self, spec: TextToImage, index: int) -> SimulatedState:
-        """Nothing to encode."""
-        return SimulatedState(spec, spec.seed + index)
+    def prepare(self, stage: Stage, index: int, inputs: Inputs) -> SimulatedState:
+        """Nothing to encode. A stage that takes what another gave must be given it."""
+        given = {Handover.LATENTS: inputs.latents, Handover.PICTURES: inputs.image}
+        if stage.takes in given and given[stage.takes] is None:
+            raise AssertionError(f"no {stage.takes} were handed over")
+        spec = stage.spec.alone(index)
+        return SimulatedState(spec, spec.seed, stage.gives is Handover.LATENTS)
 
     def predict(self, states: Sequence[SimulatedState]) -> Sequence[int]:
         """Takes its time."""
@@ -88,6 +113,13 @@ class SimulatedDenoiser:
     def wait(self) -> None:
         """Calls return when they are done."""
 
-    def decode(self, states: Sequence[SimulatedState]) -> Sequence[FlatPicture]:
+    def decode(self, states: Sequence[SimulatedState]) -> Sequence[FlatPicture | FlatLatents]:
         """A picture of the state's seed."""
-        return [FlatPicture(s.spec.width, s.spec.height, s.seed) for s in states]
+        return [
+            (FlatLatents if s.gives_latents else FlatPicture)(s.spec.width, s.spec.height, s.seed)
+            for s in states
+        ]
+
+    def unsafe(self, pixels: NDArray[np.uint8]) -> bool | None:
+        """Nothing checks."""
+        return None

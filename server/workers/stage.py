@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, TextToImage, Warn
+from server.spec import AnySpec, Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
+from server.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the stages before this one have left, in their order."""
+
+    handed: Sequence[Sequence[str]] = ()
+    """Where the store keeps what each made for the next, image by image."""
+    metrics: Sequence[Metrics] = ()
+    warnings: Sequence[Warn] = ()
+    """With those of the acceptance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,21 +28,66 @@ class Claim:
     id: str
     execution: str
     """RQ's execution id and our fencing token: only its holder may finish the stage."""
-    spec: TextToImage
+    whole: AnySpec
+    """Of the generation."""
+    stage: Stage
+    """What is to be drawn here."""
     created_at: float
     started_at: float
+    queued_at: float
+    """When it joined the queue of this stage."""
+    following: Sequence[Stage] = ()
+    """The stages after this one."""
+    past: Past = Past()
+
+    @property
+    def spec(self) -> AnySpec:
+        """Of this stage."""
+        return self.stage.spec
 
     @property
     def deadline(self) -> float:
         """When it expires, in seconds since the epoch."""
-        return self.created_at + self.spec.deadline_seconds
+        return self.created_at + self.whole.deadline_seconds
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long it waited in this stage's queue."""
+        return self.started_at - self.queued_at
+
+    @property
+    def number(self) -> int:
+        """Which stage of the generation this is, from 0."""
+        return len(self.past.handed)
+
+    @property
+    def handed(self) -> Sequence[str]:
+        """Where the store keeps what the stage before made, one for each image."""
+        return self.past.handed[-1] if self.past.handed else ()
+
+    def overall(self, here: Progress) -> Progress:
+        """How far the generation is, where this stage is so far."""
+        before = sum(metrics.steps for metrics in self.past.metrics)
+        after = sum(stage.expected_steps for stage in self.following)
+        return Progress(
+            steps_done=before + here.steps_done, steps_total=before + here.steps_total + after
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Every image is in the store."""
+    """Every image is in the store. `metrics` are this stage's."""
 
     images: Sequence[ImageInfo]
+    metrics: Metrics
+    warnings: Sequence[Warn]
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What the next stage takes is in the store, one key for each image."""
+
+    keys: Sequence[str]
     metrics: Metrics
     warnings: Sequence[Warn]
 
@@ -43,13 +100,12 @@ class Ended:
     error: Failure | None = None
 
 
-Result = Drawn | Ended
+Result = Drawn | Handed | Ended
 Finish = Callable[[Claim, Result], None]
 
 
 class Studio(Protocol):
-    """Where claims are drawn. All methods may be called from any thread and return at once,
-    but for `admit`, which encodes the prompts first."""
+    """Where claims are drawn. All methods may be called from any thread and return at once."""
 
     def start(self, finish: Finish) -> None:
         """Begin; `finish` is called on the studio's own threads and may block on Redis."""
@@ -66,8 +122,11 @@ class Studio(Protocol):
     def abandon(self, claim: Claim) -> None:
         """Stop drawing between two steps; it belongs to another worker, nobody is told."""
 
+    def settled(self, claim: Claim) -> None:
+        """Its result is written: what it was handed is not needed any more."""
+
     def progress(self) -> Mapping[str, Progress]:
-        """Where each claim stands that is being drawn, by generation id."""
+        """Where the stage of each claim stands that is being drawn, by generation id."""
 
     def pace(self) -> float:
         """Seconds of device time one generation has cost lately; 0 before the first."""

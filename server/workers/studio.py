@@ -1,8 +1,11 @@
-"""Claims in, results out: the engine on its own thread, publishing on others.
+"""Claims in, results out: the engine on its own thread, preparing and publishing on others.
 
-Prompts are encoded on the caller's thread, pictures are copied, encoded and stored on the
-publishers' threads, so the engine's thread does nothing but step. Threads talk by queues; only the
-engine's thread touches the engine, and it alone decides how a flight ends.
+    prepare   loads what a claim starts from and encodes its prompts
+    engine    steps, and does nothing else
+    publish   copies, encodes and stores what was drawn
+
+Threads talk by queues; only the engine's thread touches the engine, and it alone decides how a
+flight ends. A store that is away is waited for until the deadline, before drawing and after.
 """
 
 from __future__ import annotations
@@ -11,26 +14,27 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from server.errors import InvalidSpec, Unavailable
+from server.catalog import Safety
 from server.metrics import WorkerMetrics
-from server.spec import GenerationState, ImageInfo, Metrics, Progress
+from server.pixels import Inputs
+from server.spec import GenerationState, Progress
 from server.storage import ImageStore
+from server.workers.archive import Archive
+from server.workers.calls import Calls
 from server.workers.engine import Engine, Outcome, Step, Ticket
-from server.workers.flight import Flight, ended_by
-from server.workers.publish import Pixels, publish
-from server.workers.stage import Claim, Drawn, Ended, Finish, Result
+from server.workers.finishing import Finisher
+from server.workers.flight import Flight, ended_by, heed
+from server.workers.stage import Claim, Ended, Finish, Result
 
 log = logging.getLogger("darkroom.studio")
 
 PUBLISHERS = 2
 PACE_SMOOTHING = 0.2
-SHORTEST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
 
 
 class EngineStudio:
@@ -46,23 +50,31 @@ class EngineStudio:
         version: str,
         metrics: WorkerMetrics,
         peak_memory_bytes: Callable[[], int],
+        safety: Safety = Safety.OFF,
         begin_engine: Callable[[], object] = lambda: None,
         begin_publisher: Callable[[], object] = lambda: None,
     ) -> None:
         self._engine = engine
-        self._store = store
+        self._archive = Archive(store, version)
+        self._calls = Calls()
+        self._finisher = Finisher(
+            self._archive,
+            self._calls,
+            metrics,
+            worker=worker,
+            peak_memory_bytes=peak_memory_bytes,
+            safety=safety,
+            unsafe=engine.denoiser.unsafe,
+        )
         self._capacity = capacity
-        self._worker = worker
-        self._version = version
         self._metrics = metrics
-        self._peak_memory_bytes = peak_memory_bytes
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}  # by execution
-        self._calls: dict[object, float] = {}
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._begin_engine = begin_engine
+        self._preparer = ThreadPoolExecutor(1, "prepare", initializer=begin_publisher)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, "publish", initializer=begin_publisher)
-        self._publishing: set[Future[None]] = set()
+        self._tasks: set[Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._pace = 0.0
         self._busy_seconds = 0.0
@@ -81,21 +93,11 @@ class EngineStudio:
             return self._capacity - sum(f.claim.spec.num_images for f in self._flights.values())
 
     def admit(self, claim: Claim) -> None:
-        """Encode its prompts on this thread, then hand its tickets to the engine's."""
+        """Prepare its tickets, then hand them to the engine's thread."""
         flight = Flight(claim)
         with self._lock:
             self._flights[claim.execution] = flight
-        began = time.monotonic()
-        try:
-            with self._device_call():
-                flight.tickets = self._tickets(claim, began + claim.deadline - time.time())
-        except Exception as error:  # a spec that cannot be prepared fails itself only
-            log.exception("could not be prepared", extra={"generation": claim.id})
-            result = ended_by(error)
-            self._inbox.put(lambda: self._end(flight, result))
-            return
-        flight.encode_seconds = time.monotonic() - began
-        self._inbox.put(lambda: self._join(flight))
+        self._submit(self._preparer, self._prepare, flight)
 
     def cancel(self, claim: Claim) -> None:
         """Stop drawing between two steps; `finish` is told, once."""
@@ -104,6 +106,11 @@ class EngineStudio:
     def abandon(self, claim: Claim) -> None:
         """Stop drawing between two steps; nobody is told."""
         self._stop(claim, None)
+
+    def settled(self, claim: Claim) -> None:
+        """Remove what the stage before has made for it."""
+        with contextlib.suppress(RuntimeError):  # closed: then it stays until it is deleted
+            self._submit(self._publishers, self._archive.discard, claim)
 
     def progress(self) -> Mapping[str, Progress]:
         """Where each claim stands that is being drawn or published."""
@@ -117,9 +124,7 @@ class EngineStudio:
 
     def step_age(self) -> float:
         """Seconds the longest device call in progress has taken so far."""
-        with self._lock:
-            oldest = min(self._calls.values(), default=None)
-        return 0.0 if oldest is None else time.monotonic() - oldest
+        return self._calls.age()
 
     def lost(self) -> BaseException | None:
         """What ended one of the threads, if one has ended."""
@@ -132,18 +137,39 @@ class EngineStudio:
         """
         deadline = time.monotonic() + seconds
         self._closing.set()
+        self._archive.close()
         self._inbox.put(lambda: None)
         self._thread.join(seconds)
+        self._preparer.shutdown(wait=False, cancel_futures=True)
         self._publishers.shutdown(wait=False)
-        late = wait(set(self._publishing), max(0.0, deadline - time.monotonic())).not_done
+        late = wait(set(self._tasks), max(0.0, deadline - time.monotonic())).not_done
         return not late and not self._thread.is_alive()
 
-    def _tickets(self, claim: Claim, deadline: float) -> list[Ticket]:
-        spec = claim.spec
-        states = [self._engine.denoiser.prepare(spec, index) for index in range(spec.num_images)]
-        warnings = states[0].warnings
-        if spec.strict and warnings:
-            raise InvalidSpec(warnings[0].message, field=warnings[0].field)
+    def _prepare(self, flight: Flight) -> None:
+        if flight.over:
+            return
+        try:
+            self._make_ready(flight)
+        except Exception as error:  # a spec that cannot be prepared fails itself only
+            log.exception("could not be prepared", extra={"generation": flight.claim.id})
+            result = ended_by(error)
+            self._inbox.put(lambda: self._end(flight, result))
+            return
+        self._inbox.put(lambda: self._join(flight))
+
+    def _make_ready(self, flight: Flight) -> None:
+        claim = flight.claim
+        inputs = self._archive.inputs(claim, lambda: flight.over)
+        began = time.monotonic()
+        with self._calls.watched():
+            flight.tickets = self._tickets(claim, inputs, began + claim.deadline - time.time())
+        flight.encode_seconds = time.monotonic() - began
+
+    def _tickets(self, claim: Claim, inputs: Sequence[Inputs], deadline: float) -> list[Ticket]:
+        stage, spec = claim.stage, claim.spec
+        prepare = self._engine.denoiser.prepare
+        states = [prepare(stage, index, given) for index, given in enumerate(inputs)]
+        heed(spec.strict, states[0].warnings)
         return [
             Ticket(claim.id, index, state, spec.priority, deadline, claim.execution)
             for index, state in enumerate(states)
@@ -177,7 +203,7 @@ class EngineStudio:
                 return
 
     def _turn(self) -> None:
-        with self._device_call():
+        with self._calls.watched():
             step = self._engine.step()
         self._record(step)
         for outcome in step.outcomes:
@@ -207,86 +233,39 @@ class EngineStudio:
         flight.pictures[outcome.ticket.index] = outcome.picture
         if flight.drawn:
             self._leave(flight)
-            self._submit(self._publish, flight, time.monotonic())
+            self._submit(self._publishers, self._publish, flight, time.monotonic())
 
     def _end(self, flight: Flight, result: Result | None) -> None:
         if flight.over:
             return
         self._engine.drop(flight.tickets)
         self._leave(flight)
-        self._submit(self._tell, flight, result)
+        self._submit(self._publishers, self._tell, flight, result)
 
     def _leave(self, flight: Flight) -> None:
         flight.over = True
         cost, self._busy_seconds = self._busy_seconds, 0.0
         self._pace = self._pace + PACE_SMOOTHING * (cost - self._pace) if self._pace else cost
 
-    def _submit(self, task: Callable[..., None], *arguments: Any) -> None:
-        future = self._publishers.submit(self._guarded, task, *arguments)
-        self._publishing.add(future)
-        future.add_done_callback(self._publishing.discard)
+    def _submit(
+        self, threads: ThreadPoolExecutor, task: Callable[..., None], *arguments: Any
+    ) -> None:
+        future = threads.submit(self._guarded, task, *arguments)
+        self._tasks.add(future)
+        future.add_done_callback(self._tasks.discard)
 
     def _guarded(self, task: Callable[..., None], *arguments: Any) -> None:
         try:
             task(*arguments)
         except BaseException as error:  # a pool would keep it to itself
-            log.critical("a publisher is lost", exc_info=error)
+            log.critical("a thread of the studio is lost", exc_info=error)
             self._lost = error
 
     def _publish(self, flight: Flight, drawn_at: float) -> None:
-        claim = flight.claim
-        pictures = [flight.pictures[index] for index in range(claim.spec.num_images)]
-        try:
-            with self._device_call():
-                pixels = [picture.array() for picture in pictures]
-            images = self._stored(claim, pixels)
-            metrics = self._measured(flight, time.monotonic() - drawn_at)
-            result: Result = Drawn(images, metrics, flight.warnings)
-        except Exception as error:  # one generation's pictures, not the publisher
-            log.exception("could not be published", extra={"generation": claim.id})
-            result = ended_by(error)
-        self._tell(flight, result)
-
-    def _stored(self, claim: Claim, pixels: list[Pixels]) -> tuple[ImageInfo, ...]:
-        """A store that is away is waited for until the deadline: the pictures are drawn."""
-        pause = SHORTEST_PAUSE_SECONDS
-        while True:
-            try:
-                return publish(claim, pixels, self._store, self._version)
-            except Unavailable as error:
-                if time.time() + pause > claim.deadline or self._closing.wait(pause):
-                    raise
-                log.warning("trying again: %s", error, extra={"generation": claim.id})
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        self._tell(flight, self._finisher.finish(flight, drawn_at))
 
     def _tell(self, flight: Flight, result: Result | None) -> None:
         with self._lock:
             del self._flights[flight.claim.execution]
         if result is not None:
             self._finish(flight.claim, result)
-
-    def _measured(self, flight: Flight, publish_seconds: float) -> Metrics:
-        metrics = flight.metrics(
-            publish_seconds=publish_seconds,
-            at=time.time(),
-            peak_memory_bytes=self._peak_memory_bytes(),
-            worker=self._worker,
-        )
-        for phase in ("queue", "encode", "denoise", "decode", "publish"):
-            seconds = getattr(metrics, f"{phase}_seconds")
-            self._metrics.stage_seconds.labels(phase).observe(seconds)
-        self._metrics.peak_memory_bytes.set(metrics.peak_memory_bytes)
-        self._metrics.images_total.inc(len(flight.tickets))
-        return metrics
-
-    @contextlib.contextmanager
-    def _device_call(self) -> Iterator[None]:
-        """Watched by `step_age`: a call that never returns must not go unnoticed."""
-        call = object()
-        with self._lock:
-            self._calls[call] = time.monotonic()
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._calls[call]

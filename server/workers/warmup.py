@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from server.catalog import Card
-from server.spec import MAX_SEED, TextToImage
 from server.workers.denoiser import Denoiser
+from server.workers.native import native_inputs, native_stage
 from server.workers.planner import worthwhile_rows
 
 log = logging.getLogger("darkroom.warmup")
@@ -25,8 +25,9 @@ def measure_cap(
     Doubles the rows from one guided ticket up to `max_rows`, and stops early when the next count
     would pass the time budget. Ends with one decode, so that it too is warm.
     """
-    spec = _native(card)
-    states = [denoiser.prepare(spec, index) for index in range(max(1, max_rows // 2))]
+    stage = native_stage(card)
+    inputs = native_inputs(stage)
+    states = [denoiser.prepare(stage, index, inputs) for index in range(max(1, max_rows // 2))]
     curve: list[tuple[int, float]] = []
     began, tickets = clock(), 1
     while tickets <= len(states):
@@ -43,7 +44,7 @@ def measure_cap(
         )
     for picture in denoiser.decode(states[:1]):
         picture.array()
-    return worthwhile_rows(curve) * spec.width * spec.height
+    return worthwhile_rows(curve) * states[0].pixels
 
 
 def _best_of(denoiser: Denoiser, states: Sequence[object], clock: Callable[[], float]) -> float:
@@ -57,27 +58,3 @@ def _best_of(denoiser: Denoiser, states: Sequence[object], clock: Callable[[], f
         denoiser.wait()
         times.append(clock() - began)
     return min(times)
-
-
-def _native(card: Card) -> TextToImage:
-    """The card's defaults at its native size, guided."""
-    defaults = card.defaults
-    return TextToImage(
-        checkpoint=card.name,
-        prompt="",
-        negative_prompt=defaults.negative_prompt,
-        width=card.native_size,
-        height=card.native_size,
-        num_images=1,
-        num_inference_steps=defaults.num_inference_steps,
-        guidance_scale=max(2.0, defaults.guidance_scale),
-        guidance_rescale=0.0,
-        eta=0.0,
-        sampler=defaults.sampler,
-        sigmas=defaults.sigmas,
-        seed=MAX_SEED - 1024,
-        clip_skip=defaults.clip_skip,
-        output_format=defaults.output_format,
-        priority=0,
-        deadline_seconds=defaults.deadline_seconds,
-    )

@@ -33,7 +33,7 @@ from server.workers.holdings import Holdings
 from server.workers.leases import Leases
 from server.workers.ledger import Ledger, Refusal, Taken
 from server.workers.link import AWAY, persist
-from server.workers.stage import Claim, Drawn, Ended, Result, Studio
+from server.workers.stage import Claim, Drawn, Ended, Handed, Result, Studio
 from server.workers.takeover import TRIM_SECONDS, Observer, Takeover, trim
 
 log = logging.getLogger("darkroom.worker")
@@ -223,9 +223,14 @@ class BatchWorker(RqWorker):
         if not persist(lambda: self._ledger.finish(claim, result)):
             self._lose(claim)
             return
-        state = "succeeded" if isinstance(result, Drawn) else result.state.value
+        self._studio.settled(claim)
         self._holdings.let_go(claim)
         self._wake.put(None)
+        if isinstance(result, Handed):
+            following = claim.following[0].checkpoint
+            log.info("handed on to %s", following, extra={"generation": claim.id})
+            return
+        state = "succeeded" if isinstance(result, Drawn) else result.state.value
         log.info("%s", state, extra={"generation": claim.id})
         self._observer.finished(state)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from redis import Redis
 
 from tests.api.house import Hands, gateway
+from tests.api.pictures import CARDS
 from tests.redis_server import RedisServer
 
 
@@ -51,6 +53,32 @@ def hands(redis: Redis, folder: Path) -> Hands:
 def client(shared_client: httpx.Client, hands: Hands) -> httpx.Client:
     """Of a gateway over an empty Redis with one worker."""
     return shared_client
+
+
+@pytest.fixture(scope="module")
+def shared_atelier(
+    server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, Path]]:
+    folder = tmp_path_factory.mktemp("atelier")
+    (folder / "cards.toml").write_text(CARDS)
+    with gateway(server.url, folder, catalog=folder / "cards.toml") as client:
+        yield client, folder
+
+
+@pytest.fixture
+def painter(shared_atelier: tuple[httpx.Client, Path], redis: Redis) -> Hands:
+    """A worker of each checkpoint of the atelier, over an image store that is empty."""
+    painter = Hands(redis, shared_atelier[1])
+    shutil.rmtree(painter.images, ignore_errors=True)
+    for checkpoint in ("any", "x4", "xl", "xl-refiner", "demo"):
+        painter.serve(checkpoint, name=f"painter of {checkpoint}")
+    return painter
+
+
+@pytest.fixture
+def atelier(shared_atelier: tuple[httpx.Client, Path], painter: Hands) -> httpx.Client:
+    """Of a gateway whose checkpoints offer every task."""
+    return shared_atelier[0]
 
 
 @pytest.fixture

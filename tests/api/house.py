@@ -28,7 +28,7 @@ RETENTION = 600
 def gateway(redis_url: str, folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a gateway that runs until the block ends."""
     made = {"redis": redis_url, "data_dir": folder, "port": 0, "max_wait_seconds": 5.0}
-    server = make_server(Settings(**(made | settings)), load_catalog())
+    server = make_server(Settings(**(made | settings)), load_catalog(settings.get("catalog")))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -86,9 +86,10 @@ class Hands:
             pipe.publish(keys.CHANGES, f"{id} progress")
             pipe.execute()
 
-    def succeed(self, id: str, *pictures: bytes) -> list[str]:
-        """Store the pictures and end it; returns their keys."""
+    def succeed(self, id: str, *pictures: bytes, **about: Any) -> list[str]:
+        """Store the pictures and end it; returns their keys. `about` is said of the last one."""
         images = [self._store(id, i, data) for i, data in enumerate(pictures or (b"PNG",))]
+        images[-1] = images[-1].model_copy(update=about)
         metrics = Metrics(
             queue_seconds=0.1,
             encode_seconds=0.1,
@@ -120,9 +121,13 @@ class Hands:
             delivery.ended(pipe, id, state, at=time.time(), retention=RETENTION, error=error)
             pipe.execute()
 
-    def queued(self) -> int:
+    def queued(self, checkpoint: str = "demo") -> int:
         """How many deliveries wait in RQ's queue."""
-        return int(self.redis.llen("rq:queue:demo"))  # type: ignore[arg-type]
+        return int(self.redis.llen(f"rq:queue:{checkpoint}"))  # type: ignore[arg-type]
+
+    def kept(self) -> list[str]:
+        """Names of what lies in the image store."""
+        return sorted(path.name for path in self.images.rglob("*") if path.is_file())
 
     def _store(self, id: str, index: int, data: bytes) -> ImageInfo:
         key = f"{id}/{index}-e1.png"

@@ -13,12 +13,16 @@ import pytest
 from redis import Redis
 
 from server.api.schemas import GenerationRequest
-from server.broker import Broker, Generation, WorkerInfo, keys
+from server.broker import Broker, Generation, WorkerInfo, delivery, keys
 from server.broker.hub import Hub
+from server.broker.record import total
 from server.broker.submit import MAX_DEADLINE_SECONDS
-from server.spec import SPEC
+from server.errors import NoWorker
+from server.spec import SPEC, Metrics, Progress, new_generation_id
+from server.stages import stages
+from server.workers.stage import Claim
 from tests.api.house import Hands
-from tests.builders import a_spec
+from tests.builders import a_claim_of, a_refiner, a_spec, an_inpainting, an_upscaler
 from tests.redis_server import RedisServer
 
 RETENTION = 600
@@ -97,7 +101,129 @@ def test_a_record_without_what_may_be_missing_is_read() -> None:
     assert (generation.warnings, generation.images, generation.status) == ((), (), "queued")
 
 
-@pytest.mark.parametrize("name", ["warnings", "drawing_warnings", "images", "metrics", "spec"])
+def test_a_record_of_before_there_were_stages_is_at_its_first() -> None:
+    generation = Generation.from_hash(RECORD)
+    assert (generation.stage_number, generation.checkpoint) == (0, "demo")
+    assert generation.stage == stages(generation.spec)[0]
+    assert (generation.stage_metrics, generation.queued_at) == ((), None)
+
+
+def test_a_record_names_everything_it_has_in_the_store() -> None:
+    spec = SPEC.dump_json(an_inpainting(refiner=a_refiner()))
+    images = b'[{"key":"0.png","seed":1,"width":8,"height":8,"sha256":"0"}]'
+    stored = {b"spec": spec, b"handed": b'[["a","b"]]', b"images": images}
+    generation = Generation.from_hash(RECORD | stored)
+    assert sorted(generation.stored_keys) == ["0.png", "a", "b", "image", "mask"]
+
+
+def some_metrics(**changes: Any) -> Metrics:
+    fields = dict.fromkeys(Metrics.model_fields, 1.0) | {"steps": 4, "worker": "a"}
+    return Metrics(**(fields | {"peak_memory_bytes": 5} | changes))
+
+
+def test_the_metrics_of_stages_add_up() -> None:
+    stages = [some_metrics(), some_metrics(steps=12, mean_batch_rows=5.0, worker="b")]
+    whole = total([*stages, some_metrics(steps=0, peak_memory_bytes=3, worker="c")])
+    assert (whole.denoise_seconds, whole.total_seconds, whole.steps) == (3.0, 3.0, 16)
+    assert whole.mean_batch_rows == (4 * 1.0 + 12 * 5.0) / 16
+    assert (whole.peak_memory_bytes, whole.worker) == (5, "c")
+
+
+def test_every_checkpoint_of_a_chain_must_be_served(
+    run: Callable[..., Any], hands: Hands, redis: Redis
+) -> None:
+    spec = a_spec(refiner=a_refiner(), upscaler=an_upscaler())
+    submit = lambda broker: broker.submit(spec, owner="local")  # noqa: E731
+    for lacking in ("refiner", "upscaler"):
+        with pytest.raises(NoWorker, match=f"'{lacking}'"):
+            run(submit)
+        assert redis.exists("rq:queue:demo") == 0
+        hands.serve(lacking)
+    generation, made = run(submit)
+    assert made
+    assert redis.lrange("rq:queue:demo", 0, -1) == [generation.id.encode()]
+
+
+def test_an_id_made_before_is_kept_and_accepted_once(run: Callable[..., Any], redis: Redis) -> None:
+    id = new_generation_id()
+
+    async def act(broker: Broker) -> list[str]:
+        answers = [await broker.submit(a_spec(), owner="local", id=id) for _ in range(2)]
+        return [generation.id for generation, _ in answers]
+
+    assert run(act) == [id, id]
+    assert redis.llen("rq:queue:demo") == 1
+
+
+def handed_on(redis: Redis, claim: Claim) -> None:
+    """As the worker of the first stage writes it."""
+    with redis.pipeline() as pipe:
+        pipe.lrem("rq:queue:demo", 1, claim.id)
+        pipe.rpush("rq:queue:refiner", "another", claim.id)
+        delivery.handed_on(
+            pipe,
+            claim.id,
+            at=time.time(),
+            checkpoint="refiner",
+            handed=[[f"{claim.id}/stage-0-0-e.png"]],
+            progress=Progress(steps_done=4, steps_total=5),
+            stage_metrics=[some_metrics()],
+            warnings=(),
+        )
+        pipe.execute()
+
+
+def test_between_two_stages_its_place_is_in_the_queue_of_the_next(
+    run: Callable[..., Any], hands: Hands, redis: Redis
+) -> None:
+    hands.serve("refiner")
+    spec = a_spec(refiner=a_refiner())
+
+    async def act(broker: Broker) -> tuple[Generation, int | None, list[str], Generation]:
+        made, _ = await broker.submit(spec, owner="local")
+        handed_on(redis, a_claim_of(spec, made.id))
+        generation = await broker.get(made.id, owner="local")
+        place = await broker.position(generation)
+        canceled = await broker.cancel(made.id, owner="local")
+        stream = broker.events(made.id, after="0", idle_seconds=60)
+        events = [event.event async for event in stream if event is not None]
+        return generation, place, events, canceled
+
+    generation, place, events, canceled = run(act)
+    assert (generation.status, generation.checkpoint, place) == ("queued", "refiner", 1)
+    assert generation.progress.fraction == 0.8
+    assert events == ["state", "stage", "state", "state", "done"]
+    assert canceled.status == "canceled"
+    assert redis.lrange("rq:queue:refiner", 0, -1) == [b"another"]
+
+
+def test_one_that_is_overdue_between_two_stages_expires_when_somebody_looks(
+    run: Callable[..., Any], hands: Hands, redis: Redis
+) -> None:
+    hands.serve("refiner")
+    spec = a_spec(refiner=a_refiner(), deadline_seconds=0.2)
+
+    async def act(broker: Broker) -> Generation:
+        made, _ = await broker.submit(spec, owner="local")
+        handed_on(redis, a_claim_of(spec, made.id))
+        return await broker.wait(made.id, owner="local", seconds=3)
+
+    assert run(act).status == "expired"
+    assert redis.lrange("rq:queue:refiner", 0, -1) == [b"another"]
+
+
+JSON_FIELDS = [
+    "warnings",
+    "drawing_warnings",
+    "images",
+    "metrics",
+    "stage_metrics",
+    "handed",
+    "spec",
+]
+
+
+@pytest.mark.parametrize("name", JSON_FIELDS)
 @pytest.mark.parametrize("value", [b"", b"7", b"[7]", b'"x"', b"{", b"\xff", b"[" * 100_000])
 def test_a_broken_record_is_a_value_error(name: str, value: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (any kind of it)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from server.api.examples import REQUESTS
 from server.api.handlers import every_error
+from server.catalog import load_catalog
 from server.errors import DarkroomError
+from tests.api.house import Hands
+from tests.api.pictures import picture
 
 Document = dict[str, Any]
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -81,6 +86,9 @@ def test_every_example_is_true_to_its_schema(document: Document) -> None:
         if schema.get("type") == "string":
             assert isinstance(example, str), where
             continue
+        if "$ref" not in schema:  # a form: the request is one part of it
+            assert set(example) <= set(schema["properties"]), where
+            schema, example = schema["properties"]["request"], example["request"]
         name = schema["$ref"].rpartition("/")[2]
         models()[name].model_validate_json(json.dumps(example))
         fields = document["components"]["schemas"][name]["properties"]
@@ -121,6 +129,47 @@ def test_the_page_has_every_field_of_a_request(document: Document) -> None:
     assert [field for field in fields if f"`{field}`" not in page] == []
 
 
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_example_of_a_request_is_accepted(
+    client: httpx.Client, hands: Hands, name: str
+) -> None:
+    for checkpoint in load_catalog():
+        hands.serve(checkpoint, name=f"hands of {checkpoint}")
+    answer = client.post("/v1/generations", json=REQUESTS[name])
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["warnings"] == []
+    assert client.delete(answer.json()["urls"]["self"]).status_code == 204
+
+
+def test_every_body_on_the_page_is_accepted(client: httpx.Client, hands: Hands) -> None:
+    for checkpoint in load_catalog():
+        hands.serve(checkpoint, name=f"hands of {checkpoint}")
+    page = PAGE.read_text()
+    bodies = re.findall(r"-d '(\{.*?\})'(?! \\\n  http://[^ ]*tokenize)", page, re.DOTALL)
+    assert len(bodies) >= 5
+    for body in bodies:
+        assert client.post("/v1/generations", json=json.loads(body)).status_code == 202, body
+    [part] = re.findall(r"-F 'request=(\{.*?\});type", page)
+    files = {"request": (None, part), "image": ("photo.png", picture())}
+    assert client.post("/v1/generations", files=files).status_code == 202
+
+
+def test_the_record_shows_no_key_of_the_store(document: Document) -> None:
+    shown = document["components"]["schemas"]["PictureRecord"]["properties"]
+    assert set(shown) == {"sha256", "width", "height"}
+    assert "Upload" not in document["components"]["schemas"]
+
+
+def test_the_page_has_every_field_of_the_parts_of_a_request(document: Document) -> None:
+    page, schemas = PAGE.read_text(), document["components"]["schemas"]
+    for part in ("Hires", "Refiner", "Upscaler"):
+        for field, schema in schemas[f"{part}Request"]["properties"].items():
+            assert f"`{part.lower()}.{field}`" in page
+            assert schema["description"], (part, field)
+    for field in schemas["SweepRequest"]["properties"]:
+        assert f"`{field}`" in page
+
+
 def test_the_queue_is_said_to_be_first_come_first_served(document: Document) -> None:
     asked = document["components"]["schemas"]["GenerationRequest"]["properties"]["priority"]
     assert "first come, first served" in asked["description"]
@@ -140,7 +189,15 @@ def test_the_examples_ask_for_what_the_demo_can_draw(document: Document) -> None
 
 @pytest.mark.parametrize(
     "code",
-    ["eta_ignored", "negative_prompt_ignored", "guidance_rescale_ignored", "prompt_truncated"],
+    [
+        "eta_ignored",
+        "negative_prompt_ignored",
+        "guidance_rescale_ignored",
+        "prompt_2_ignored",
+        "refiner_strength_ignored",
+        "size_adjusted",
+        "prompt_truncated",
+    ],
 )
 def test_every_warning_is_on_the_page(code: str) -> None:
-    assert f"| `{code}` |" in PAGE.read_text()
+    assert f"\n| `{code}`" in PAGE.read_text()

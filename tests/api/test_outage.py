@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 
 from tests.api.house import Hands, gateway, soon, wait_until
+from tests.api.pictures import CARDS, body, picture
 from tests.redis_server import RedisServer
 
 BODY = {"prompt": "x"}
@@ -41,6 +42,8 @@ def test_without_redis_it_is_503_and_with_it_it_works_again(
         assert client.get("/healthz").status_code == 200
         assert client.get("/metrics").status_code == 200
         assert client.get("/readyz").json()["ready"] is False
+        served = [c["served"] for c in client.get("/v1/capabilities").json()["checkpoints"]]
+        assert set(served) == {None}
         mortal.start()
         wait_until(lambda: client.get(f"/v1/generations/{id}").status_code == 200)
         with Redis.from_url(mortal.url) as redis:
@@ -75,6 +78,20 @@ def test_a_redis_that_hangs_is_503_within_two_seconds(mortal: RedisServer, tmp_p
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_until(lambda: client.post("/v1/generations", json=BODY).status_code == 202)
+
+
+def test_what_may_have_been_accepted_keeps_its_pictures(
+    mortal: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "cards.toml").write_text(CARDS)
+    with gateway(mortal.url, tmp_path, catalog=tmp_path / "cards.toml") as client:
+        with Redis.from_url(mortal.url) as redis:
+            hands = Hands(redis, tmp_path)
+            hands.serve("any")
+        mortal.kill()
+        answer = client.post("/v1/generations", json=body(task="image-to-image", image=picture()))
+        assert answer.json()["code"] == "broker_unavailable"
+        assert hands.kept() == ["input-image.png"]
 
 
 def test_a_gateway_starts_before_its_redis(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ import pytest
 from redis import Redis
 
 from server.api.deps import Gateway
-from server.api.tokenizers import find_folder
-from server.catalog import load_catalog
-from server.spec import Sampler
+from server.api.tokenizers import TokenizeRequest, Tokenizers
+from server.api.vocabularies import find_folders
+from server.catalog import Card, load_catalog
+from server.errors import Unavailable
+from server.spec import Sampler, Task
 from tests.api.house import Hands, wait_until
 
 Start = Callable[..., httpx.Client]
@@ -69,8 +71,21 @@ def test_samplers_say_what_they_look_at(client: httpx.Client) -> None:
 def test_capabilities_name_the_bounds(client: httpx.Client) -> None:
     said = client.get("/v1/capabilities").json()
     assert said["default_checkpoint"] == "demo"
-    assert said["tasks"] == ["text-to-image"]
+    assert said["tasks"] == list(Task)
     assert said["max_wait_seconds"] == 5.0
+
+
+def test_capabilities_name_what_each_checkpoint_can_be_asked_for(client: httpx.Client) -> None:
+    said = client.get("/v1/capabilities").json()
+    found = {checkpoint["name"]: checkpoint for checkpoint in said["checkpoints"]}
+    assert list(found) == list(load_catalog())
+    assert (found["demo"]["served"], found["sd-v1-5"]["served"]) == (True, False)
+    assert (found["demo"]["hires"], found["sd-v2-depth"]["hires"]) == (True, False)
+    assert (found["sdxl-base"]["refiner"], found["sd-v1-5-inpainting"]["refiner"]) == (True, False)
+    assert found["demo"]["limits"]["max_sweep"] == 64
+    assert "sdxl-refiner" in said["refiners"]
+    assert said["upscalers"] == ["sd-x4-upscaler"]
+    assert (said["loras"], said["vaes"]) == (None, None)
 
 
 def test_the_queue_tells_who_waits_and_how_long(client: httpx.Client) -> None:
@@ -135,8 +150,8 @@ def test_the_unexpected_is_500_and_leaks_nothing(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def tokens(client: httpx.Client, prompt: str) -> dict[str, Any]:
-    answer = client.post("/v1/tokenize", json={"prompt": prompt})
+def tokens(client: httpx.Client, prompt: str, **asked: str) -> dict[str, Any]:
+    answer = client.post("/v1/tokenize", json={"prompt": prompt} | asked)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -146,6 +161,10 @@ def test_a_prompt_is_shown_as_tokens(client: httpx.Client) -> None:
     found = tokens(client, "A  red circle")
     assert [token["text"] for token in found["tokens"]] == ["A", "red", "circle"]
     assert (found["count"], found["cut"]) == (3, None)
+    (encoder,) = found["encoders"]
+    assert encoder["name"] == "text_encoder"
+    assert encoder["tokens"] == found["tokens"]
+    assert (encoder["refused"], encoder["warnings"]) == (None, [])
 
 
 def test_what_would_be_cut_is_shown(client: httpx.Client) -> None:
@@ -154,13 +173,98 @@ def test_what_would_be_cut_is_shown(client: httpx.Client) -> None:
     assert found["cut"]["text"] == "and blue"
 
 
+@pytest.mark.parametrize(
+    ("long_prompts", "chunks", "cut", "refused", "codes"),
+    [
+        ("chunk", 2, None, None, ["prompt_chunked"]),
+        ("truncate", 1, "and blue", None, ["prompt_truncated"]),
+        ("reject", 2, None, "prompt has 78 tokens, and 75 fit into one window; ", []),
+    ],
+)
+def test_what_becomes_of_a_long_prompt_is_told(
+    client: httpx.Client,
+    long_prompts: str,
+    chunks: int,
+    cut: str | None,
+    refused: str | None,
+    codes: list[str],
+) -> None:
+    found = tokens(client, "red " * 75 + "and blue", long_prompts=long_prompts)
+    (encoder,) = found["encoders"]
+    assert found["long_prompts"] == long_prompts
+    assert len(encoder["chunks"]) == chunks
+    assert (encoder["cut"] and encoder["cut"]["text"]) == cut
+    assert (encoder["refused"] or "").startswith(refused or "")
+    assert [warning["code"] for warning in encoder["warnings"]] == codes
+    assert {warning["field"] for warning in encoder["warnings"]} <= {"prompt"}
+
+
+def test_emphasis_is_shown_where_it_is_asked_for(client: httpx.Client) -> None:
+    prompt = "a (red:1.5) circle BREAK on [blue] AND"
+    found = tokens(client, prompt, prompt_syntax="a1111")
+    shown = [(prompt[t["start"] : t["end"]], round(t["weight"], 3)) for t in found["tokens"]]
+    assert shown[:5] == [("a", 1), ("red", 1.5), ("circle", 1), ("on", 1), ("blue", 0.909)]
+    assert [(c["start"], c["end"]) for c in found["chunks"]] == [(0, 3), (3, found["count"])]
+    assert [w["code"] for w in found["encoders"][0]["warnings"]] == ["prompt_and_ignored"]
+    plain = tokens(client, prompt)
+    assert plain["prompt_syntax"] == "plain"
+    assert {token["weight"] for token in plain["tokens"]} == {1.0}
+    assert "(" in [token["text"] for token in plain["tokens"]]
+
+
+def test_brackets_that_cannot_be_weighed_are_422(client: httpx.Client) -> None:
+    asked = {"prompt": "(a:1000)", "prompt_syntax": "a1111"}
+    answer = client.post("/v1/tokenize", json=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")
+    assert answer.json()["errors"][0]["field"] == "prompt"
+
+
 def test_an_empty_prompt_has_no_tokens(client: httpx.Client) -> None:
     assert tokens(client, "")["chunks"] == []
 
 
-def test_a_tokenizer_that_is_not_here_is_503(client: httpx.Client) -> None:
-    answer = client.post("/v1/tokenize", json={"prompt": "x", "checkpoint": "sd-v1-5"})
-    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+def demo(**changes: Any) -> Card:
+    return load_catalog()["demo"].model_copy(update=changes)
+
+
+def tokenizer_in(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"):
+        (folder / name).write_bytes((DEMO_TOKENIZER / name).read_bytes())
+
+
+def test_each_text_encoder_is_shown(tmp_path: Path) -> None:
+    asked = TokenizeRequest(prompt="a red circle")
+    for folder in ("tokenizer_2", "tokenizer"):
+        tokenizer_in(tmp_path / folder)
+        found = Tokenizers().tokenize(demo(source=str(tmp_path)), asked)
+        names = [encoder.name for encoder in found.encoders]
+        both = ["text_encoder", "text_encoder_2"]
+        assert names == (both if folder == "tokenizer" else both[1:])
+        assert {encoder.count for encoder in found.encoders} == {3}
+
+
+@pytest.mark.parametrize(
+    ("card", "encoders"),
+    [
+        ({"source": "nobody/never-downloaded"}, ["text_encoder"]),
+        ({"source": "/somewhere/v1.safetensors"}, ["text_encoder"]),
+        ({"source": "/x/xl.ckpt", "family": "sdxl"}, ["text_encoder", "text_encoder_2"]),
+        ({"source": "/x/r.ckpt", "family": "sdxl", "tasks": ()}, ["text_encoder_2"]),
+    ],
+)
+def test_without_files_of_its_own_a_checkpoint_reads_as_clip(
+    card: dict[str, Any], encoders: list[str]
+) -> None:
+    found = Tokenizers().tokenize(demo(**card), TokenizeRequest(prompt="a photo of an astronaut"))
+    assert [encoder.name for encoder in found.encoders] == encoders
+    assert [token.id for token in found.tokens] == [320, 1125, 539, 550, 18376]
+
+
+def test_a_tokenizer_that_is_not_here_is_503(tmp_path: Path) -> None:
+    for source in (str(tmp_path), str(tmp_path / "none"), "./none/either"):
+        with pytest.raises(Unavailable, match="is not on the gateway's host"):
+            Tokenizers().tokenize(demo(source=source), TokenizeRequest(prompt="x"))
 
 
 PROMPTS = [
@@ -175,7 +279,7 @@ COMPARE = """
 import json, sys
 from pathlib import Path
 from transformers import CLIPTokenizer
-from server.api.tokenizers import read_tokenizer
+from server.api.vocabularies import read_tokenizer
 folder, prompts = sys.argv[1], json.loads(sys.argv[2])
 theirs, ours = CLIPTokenizer.from_pretrained(folder), read_tokenizer(Path(folder))
 for prompt in prompts:
@@ -187,10 +291,8 @@ for prompt in prompts:
 
 def test_a_source_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
-    (tmp_path / "mine" / "tokenizer" / "vocab.json").touch()
-    card = load_catalog()["demo"].model_copy(update={"source": "~/mine"})
-    assert find_folder(card) == tmp_path / "mine" / "tokenizer"
+    tokenizer_in(tmp_path / "mine" / "tokenizer")
+    assert find_folders(demo(source="~/mine")) == {"text_encoder": tmp_path / "mine" / "tokenizer"}
 
 
 @pytest.mark.parametrize("files", ["tokenizer.json", "vocab.json", "a pad token of its own"])

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from server.models.sd import StableDiffusion
+from server.models.diffusion import LatentDiffusion
 from server.spec import Sampler, TextToImage
 from server.workers.engine import Engine, Ticket
 from tests import builders
 from tests.models import oracle
 from tests.models.conftest import Checkpoint
+from tests.models.drawing import prepare
 
 a_spec = partial(builders.a_spec, width=64, height=64, num_inference_steps=5)
 ALL = list(Sampler)
@@ -36,17 +37,17 @@ def company(of: Sampler) -> list[TextToImage]:
     ]
 
 
-def draw(sd: StableDiffusion, spec: TextToImage, others: list[TextToImage]) -> Ticket:
+def draw(denoiser: LatentDiffusion, spec: TextToImage, others: list[TextToImage]) -> Ticket:
     """`spec` through the engine from its first turn on, the others as they arrive."""
-    engine = Engine(sd, max_step_pixels=10**9)
-    mine = Ticket("mine", 0, sd.prepare(spec, 0), 0, float("inf"))
+    engine = Engine(denoiser, max_step_pixels=10**9)
+    mine = Ticket("mine", 0, prepare(denoiser, spec), 0, float("inf"))
     engine.admit(mine)
     arriving = list(zip(ARRIVALS, others, strict=False))
     turn = 0
     while engine.busy or arriving:
         while arriving and arriving[0][0] <= turn:
             _, other = arriving.pop(0)
-            engine.admit(Ticket(str(other.seed), 0, sd.prepare(other, 0), 0, float("inf")))
+            engine.admit(Ticket(str(other.seed), 0, prepare(denoiser, other), 0, float("inf")))
         for outcome in engine.step().outcomes:
             assert outcome.error is None
         turn += 1
@@ -60,7 +61,7 @@ def test_a_picture_equals_diffusers_alone_and_among_eight_others(
     spec = a_spec(sampler=sampler)
     theirs = oracle.latents(v1.folder, spec)
     for others in ([], company(sampler)):
-        mine = draw(v1.sd, spec, others)
+        mine = draw(v1.denoiser, spec, others)
         assert mine.batch_rows == 2 * mine.steps_done if not others else mine.batch_rows > 8
         ours = mine.state.latents
         assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-4
@@ -68,33 +69,33 @@ def test_a_picture_equals_diffusers_alone_and_among_eight_others(
 
 def test_the_pictures_of_a_batch_are_those_of_the_tickets_alone(v1: Checkpoint) -> None:
     specs = company(Sampler.EULER)
-    engine = Engine(v1.sd, max_step_pixels=10**9)
+    engine = Engine(v1.denoiser, max_step_pixels=10**9)
     for spec in specs:
-        engine.admit(Ticket(str(spec.seed), 0, v1.sd.prepare(spec, 0), 0, float("inf")))
+        engine.admit(Ticket(str(spec.seed), 0, prepare(v1.denoiser, spec), 0, float("inf")))
     together = {}
     while engine.busy:
         for outcome in engine.step().outcomes:
             assert outcome.picture is not None
             together[outcome.ticket.id] = outcome.picture.array().astype(int)
     for spec in specs:
-        alone = v1.sd.decode([draw(v1.sd, spec, []).state])[0].array().astype(int)
+        alone = v1.denoiser.decode([draw(v1.denoiser, spec, []).state])[0].array().astype(int)
         assert np.abs(together[str(spec.seed)] - alone).max() <= 1
 
 
 def test_a_unet_that_fails_for_one_row_fails_one_ticket(
     v1: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = StableDiffusion.predict
+    predict = LatentDiffusion.predict
 
     def refuse_seed_9(self, states):  # type: ignore[no-untyped-def]
         if any(state.spec.seed == 9 for state in states):
             raise RuntimeError("a kernel failed")
         return predict(self, states)
 
-    monkeypatch.setattr(StableDiffusion, "predict", refuse_seed_9)
-    engine = Engine(v1.sd, max_step_pixels=10**9)
+    monkeypatch.setattr(LatentDiffusion, "predict", refuse_seed_9)
+    engine = Engine(v1.denoiser, max_step_pixels=10**9)
     specs = [a_spec(seed=seed, sampler=ALL[seed]) for seed in (7, 8, 9, 10)]
-    tickets = [Ticket(str(s.seed), 0, v1.sd.prepare(s, 0), 0, float("inf")) for s in specs]
+    tickets = [Ticket(str(s.seed), 0, prepare(v1.denoiser, s), 0, float("inf")) for s in specs]
     for ticket in tickets:
         engine.admit(ticket)
     failed = [o.ticket.id for o in engine.step().outcomes if o.error]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,39 +14,102 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from server.errors import CheckpointError
-from server.models.loading import load
-from tests.builders import a_spec
-from tests.models import tiny
-from tests.models.conftest import Checkpoint
+from server.models.device import on_device
+from server.models.loading import load, load_parts
+from server.models.parts import Parts
+from server.models.placement import let_visit
+from server.workers.native import native_inputs, native_stage
+from tests.models import zoo
+
+V1 = "sd-v1"
+
+
+@pytest.fixture(scope="module")
+def made(one_core: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Each replica once."""
+    root = tmp_path_factory.mktemp("zoo")
+
+    def make(name: str) -> Path:
+        folder = root / name
+        return folder if folder.is_dir() else zoo.build(name, folder)
+
+    return make
 
 
 @pytest.fixture
-def folder(v1: Checkpoint, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
-    return shutil.copytree(v1.folder, tmp_path / "copy")
+def folder(made: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of the plainest that a test may spoil."""
+    return Path(shutil.copytree(made(V1), tmp_path / "copy"))
 
 
-def test_each_part_is_announced_with_the_bytes_done(v1: Checkpoint) -> None:
+def loaded(folder: Path, name: str = V1, **arguments: Any) -> Parts:
+    return load_parts(zoo.card(name, folder), "cpu", **arguments)
+
+
+def predicted(parts: Parts) -> torch.Tensor:
+    """What the UNet says of one fixed input."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 4, 8, 8, generator=generator)
+    read = torch.randn(2, 77, zoo.WIDTH, generator=generator)
+    with on_device():
+        found: torch.Tensor = parts.unet(noise, 500, read, return_dict=False)[0]
+    return found
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_every_architecture_loads_and_draws(made: Callable[[str], Path], name: str) -> None:
+    card = zoo.card(name, made(name))
+    denoiser = load(card, "cpu")
+    stage = native_stage(card, num_inference_steps=2)
+    state = denoiser.prepare(stage, 0, native_inputs(stage))
+    while state.steps_done < state.steps_total:
+        [prediction] = denoiser.predict([state])
+        denoiser.advance(state, prediction)
+    [picture] = denoiser.decode([state])
+    assert picture.array().shape == (card.native_size, card.native_size, 3)
+
+
+def test_what_a_checkpoint_came_with_comes_along(made: Callable[[str], Path]) -> None:
+    has = {
+        name: (len(parts.readers), bool(parts.depth), bool(parts.safety))
+        for name in zoo.ZOO
+        for parts in [loaded(made(name), name)]
+    }
+    assert has == {
+        **dict.fromkeys(zoo.ZOO, (1, False, False)),
+        "sd-v1-safety": (1, False, True),
+        "sd-v2-depth": (1, True, False),
+        "sdxl-base": (2, False, False),
+        "sdxl-inpainting": (2, False, False),
+    }
+
+
+def test_sdxl_says_what_becomes_of_an_empty_negative_prompt(made: Callable[[str], Path]) -> None:
+    names = (V1, "sdxl-base", "sdxl-refiner")
+    zeros = [loaded(made(name), name).zeros_for_empty_prompt for name in names]
+    assert zeros == [False, True, False]
+
+
+def test_each_part_is_announced_with_the_bytes_done(made: Callable[[str], Path]) -> None:
     told: list[tuple[str, int, int]] = []
-    load(tiny.card(v1.folder), "cpu", progress=lambda *news: told.append(news))
+    loaded(made("sd-v1-safety"), "sd-v1-safety", progress=lambda *news: told.append(news))
     parts, done, totals = zip(*told, strict=True)
-    assert parts == ("text_encoder", "unet", "vae", "tokenizer")
+    assert parts == ("text_encoder", "unet", "vae", "safety_checker", "tokenizer")
     assert done == tuple(sorted(done))
     assert done[0] == 0
     assert set(totals) == {done[-1]}
 
 
-def test_nothing_is_said_on_stderr(v1: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
-    load(tiny.card(v1.folder), "cpu")
+def test_nothing_is_said_on_stderr(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    loaded(folder)
     assert capfd.readouterr() == ("", "")
 
 
-def test_float16_files_become_float32_on_a_cpu(v1: Checkpoint, tmp_path: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(v1.folder, local_files_only=True)
-    pipeline.to(torch.float16).save_pretrained(tmp_path, variant="fp16")
-    sd = load(tiny.card(tmp_path), "cpu")
-    assert sd.dtype == sd._vae.dtype == torch.float32
-    assert sd.prepare(a_spec(), 0).embeddings.dtype == torch.float32
+def test_float16_files_become_float32_on_a_cpu(folder: Path, tmp_path: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    parts = loaded(tmp_path / "half")
+    assert parts.dtype == parts.vae.dtype == parts.readers[0].encoder.dtype == torch.float32
 
 
 @pytest.mark.parametrize("upcast", [True, False, None])
@@ -55,9 +120,16 @@ def test_an_autoencoder_that_overflows_in_float16_is_kept_in_float32(
     config = json.loads(file.read_text())
     del config["force_upcast"]
     file.write_text(json.dumps(config | ({} if upcast is None else {"force_upcast": upcast})))
-    sd = load(tiny.card(folder), "cpu", "float16")
-    assert sd.dtype == torch.float16
-    assert sd._vae.dtype == (torch.float32 if upcast else torch.float16)
+    parts = loaded(folder, dtype="float16")
+    assert parts.dtype == torch.float16
+    assert parts.vae.dtype == (torch.float32 if upcast else torch.float16)
+
+
+def test_so_is_a_depth_estimator(made: Callable[[str], Path]) -> None:
+    parts = loaded(made("sd-v2-depth"), "sd-v2-depth", dtype="bfloat16")
+    assert parts.dtype == torch.bfloat16
+    assert parts.depth is not None
+    assert parts.depth.model.dtype == torch.float32
 
 
 def test_files_from_before_parts_were_renamed_are_read(folder: Path) -> None:
@@ -72,7 +144,7 @@ def test_files_from_before_parts_were_renamed_are_read(folder: Path) -> None:
         tensors = {name.replace(after, before): tensor for name, tensor in tensors.items()}
     assert any("query" in name for name in tensors)
     save_file(tensors, vae, {"format": "pt"})
-    load(tiny.card(folder), "cpu")
+    loaded(folder)
 
 
 def test_a_missing_tensor_is_not_made_up(folder: Path) -> None:
@@ -81,7 +153,7 @@ def test_a_missing_tensor_is_not_made_up(folder: Path) -> None:
     tensors.pop(next(name for name in tensors if name.endswith("final_layer_norm.weight")))
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"text_encoder .*final_layer_norm\.weight"):
-        load(tiny.card(folder), "cpu")
+        loaded(folder)
 
 
 def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
@@ -89,13 +161,13 @@ def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
     tensors = load_file(file)
     save_file(tensors | {"conv_in.bias": torch.zeros(3)}, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match="the unet cannot be loaded"):
-        load(tiny.card(folder), "cpu")
+        loaded(folder)
 
 
 def test_a_tokenizer_that_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="tokenizer"):
-        load(tiny.card(folder), "cpu")
+        loaded(folder)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +179,68 @@ def test_a_tokenizer_that_cannot_be_read_is_named(folder: Path) -> None:
     ],
 )
 def test_a_device_or_precision_that_is_not_there_is_named(
-    v1: Checkpoint, device: str, dtype: str, words: str
+    folder: Path, device: str, dtype: str, words: str
 ) -> None:
     with pytest.raises(CheckpointError, match=words):
-        load(tiny.card(v1.folder), device, dtype)
+        load_parts(zoo.card(V1, folder), device, dtype)
 
 
-def test_an_inpainting_checkpoint_is_called_that(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="9 channels instead of 4: it is an inpainting"):
-        load(tiny.card(tiny.sd_inpainting(tmp_path)), "cpu")
+@pytest.mark.parametrize("attention", ["sdpa", "sliced"])
+def test_attention_is_computed_otherwise_to_the_same_end(folder: Path, attention: str) -> None:
+    usual, other = loaded(folder), loaded(folder, attention=attention)
+    torch.testing.assert_close(predicted(other), predicted(usual), rtol=1e-4, atol=1e-4)
+    kinds = {type(each).__name__ for each in other.unet.attn_processors.values()}
+    assert kinds == {{"sdpa": "AttnProcessor2_0", "sliced": "SlicedAttnProcessor"}[attention]}
+
+
+def test_what_a_card_says_of_attention_comes_first(folder: Path) -> None:
+    parts = load_parts(zoo.card(V1, folder, attention="sliced"), "cpu", attention="sdpa")
+    kinds = {type(each).__name__ for each in parts.unet.attn_processors.values()}
+    assert kinds == {"SlicedAttnProcessor"}
+
+
+def test_xformers_without_a_gpu_is_refused(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="xformers' needs a GPU, not cpu"):
+        loaded(folder, attention="xformers")
+
+
+def test_an_autoencoder_works_in_slices_and_tiles_where_asked(folder: Path) -> None:
+    parts = loaded(folder, vae_slicing=True, vae_tiling=True)
+    assert parts.vae.use_slicing
+    assert parts.always_tiled
+    assert not loaded(folder).vae.use_slicing
+
+
+def test_a_visitor_leaves_nothing_on_the_device(folder: Path) -> None:
+    """A second CPU "device" shows the moves: what is lent is a copy, what stays is the same."""
+    encoder = loaded(folder).readers[0].encoder
+    home = {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()}
+    ids = torch.arange(77)[None]
+    with on_device():
+        alone = encoder(ids).last_hidden_state
+        let_visit(encoder, torch.device("cpu"))
+        visiting = encoder(input_ids=ids).last_hidden_state
+    assert torch.equal(visiting, alone)
+    assert {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()} == home
+
+
+def test_a_visitor_goes_home_after_an_error_too(folder: Path) -> None:
+    encoder = loaded(folder).readers[0].encoder
+    let_visit(encoder, torch.device("meta"))  # where nothing can be computed in earnest
+    with pytest.raises(NotImplementedError), on_device():
+        encoder(torch.arange(77)[None]).last_hidden_state.cpu()
+    assert encoder.device == torch.device("cpu")
+
+
+@pytest.mark.gpu
+def test_offloaded_encoders_draw_the_same_and_wait_on_the_cpu(made: Callable[[str], Path]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    card = zoo.card("sdxl-base", made("sdxl-base"))
+    stage = native_stage(card, num_inference_steps=2)
+    usual, offloaded = (load(card, "cuda", offload=how) for how in ("none", "encoders"))
+    left, right = (each.prepare(stage, 0, native_inputs(stage)) for each in (usual, offloaded))
+    assert torch.equal(left.conditioning.embeddings, right.conditioning.embeddings)
+    parts = load_parts(card, "cuda", offload="encoders")
+    assert {reader.encoder.device.type for reader in parts.readers} == {"cpu"}
+    assert parts.device.type == "cuda"

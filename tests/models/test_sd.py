@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,11 +10,11 @@ import torch
 
 from server.errors import DeviceLost, InvalidSpec, NotFinite, OutOfMemory
 from server.models.loading import load
-from server.models.sd import StableDiffusion, State
-from server.spec import SPACED, Sampler, Sigmas, TextToImage
+from server.spec import SPACED, Sampler, Sigmas
 from tests import builders
 from tests.models import oracle, tiny
 from tests.models.conftest import Checkpoint
+from tests.models.drawing import Guest, apart, draw, draw_together, prepare, step
 
 TOLERANCE = 1e-5
 a_spec = partial(builders.a_spec, width=64, height=64, num_inference_steps=5)
@@ -28,45 +26,6 @@ SPACINGS = [
 ]
 
 
-@dataclass
-class Guest:
-    """A ticket that joins a batch at a step."""
-
-    spec: TextToImage
-    joins: int
-
-
-def step(sd: StableDiffusion, states: Sequence[State]) -> None:
-    for state, prediction in zip(states, sd.predict(states), strict=True):
-        sd.advance(state, prediction)
-
-
-def draw(sd: StableDiffusion, spec: TextToImage, index: int = 0) -> State:
-    state = sd.prepare(spec, index)
-    while state.steps_done < state.steps_total:
-        step(sd, [state])
-    return state
-
-
-def draw_together(sd: StableDiffusion, guests: Sequence[Guest]) -> list[State]:
-    """One UNet call a step for all who have come and not left."""
-    states: dict[int, State] = {}
-    for now in range(200):
-        for number, guest in enumerate(guests):
-            if guest.joins == now:
-                states[number] = sd.prepare(guest.spec, 0)
-        present = [s for s in states.values() if s.steps_done < s.steps_total]
-        if len(states) == len(guests) and not present:
-            break
-        step(sd, present)
-    return [states[number] for number in range(len(guests))]
-
-
-def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The largest difference, relative to the largest value."""
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
 @pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.parametrize("predicts", ["epsilon", "v"])
 def test_every_sampler_draws_what_diffusers_draws(
@@ -75,7 +34,7 @@ def test_every_sampler_draws_what_diffusers_draws(
     checkpoint = v1 if predicts == "epsilon" else v2
     spec = a_spec(sampler=sampler)
     theirs = oracle.latents(checkpoint.folder, spec)
-    assert apart(draw(checkpoint.sd, spec).latents, theirs) < TOLERANCE
+    assert apart(draw(checkpoint.denoiser, spec).latents, theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize(("sampler", "sigmas"), SPACINGS)
@@ -84,7 +43,7 @@ def test_every_spacing_draws_what_diffusers_draws(
 ) -> None:
     spec = a_spec(sampler=sampler, sigmas=sigmas)
     theirs = oracle.latents(v1.folder, spec)
-    assert apart(draw(v1.sd, spec).latents, theirs) < TOLERANCE
+    assert apart(draw(v1.denoiser, spec).latents, theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize("first", [0, 9, 11])
@@ -105,9 +64,9 @@ def test_company_does_not_change_the_picture(v1: Checkpoint, first: int) -> None
         )
         for number, sampler in enumerate(list(Sampler)[first : first + 9])
     ]
-    for guest, state in zip(guests, draw_together(v1.sd, guests), strict=True):
-        theirs = oracle.latents(v1.folder, guest.spec)
-        assert apart(state.latents, theirs) < TOLERANCE, guest.spec.sampler
+    for guest, state in zip(guests, draw_together(v1.denoiser, guests), strict=True):
+        theirs = oracle.latents(v1.folder, guest.drawn)
+        assert apart(state.latents, theirs) < TOLERANCE, guest.drawn.sampler
 
 
 @pytest.mark.parametrize(
@@ -132,7 +91,7 @@ def test_every_parameter_means_what_it_means_to_diffusers(
     spec = a_spec(**changes)
     for checkpoint in (v1, v2):
         theirs = oracle.latents(checkpoint.folder, spec)
-        assert apart(draw(checkpoint.sd, spec).latents, theirs) < TOLERANCE
+        assert apart(draw(checkpoint.denoiser, spec).latents, theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2, 3])
@@ -148,7 +107,7 @@ def test_clip_skip_leaves_out_layers_of_the_prompt_only(v1: Checkpoint, clip_ski
         prompt = pipe.text_encoder.final_layer_norm(hidden)
         negative, _ = pipe.encode_prompt(spec.negative_prompt, "cpu", 1, False)
     theirs = oracle.latents(v1.folder, spec, prompt_embeds=prompt, negative_prompt_embeds=negative)
-    assert apart(draw(v1.sd, spec).latents, theirs) < TOLERANCE
+    assert apart(draw(v1.denoiser, spec).latents, theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize("sampler", Sampler)
@@ -164,13 +123,13 @@ def test_every_sampler_keeps_the_precision_of_the_model(v1: Checkpoint, sampler:
 def test_image_i_is_drawn_with_seed_plus_i(v1: Checkpoint) -> None:
     spec = a_spec(sampler=Sampler.EULER_A, num_images=3)
     for index in range(3):
-        theirs = oracle.latents(v1.folder, spec, index)
-        assert apart(draw(v1.sd, spec, index).latents, theirs) < TOLERANCE
+        theirs = oracle.latents(v1.folder, spec, index=index)
+        assert apart(draw(v1.denoiser, spec, index).latents, theirs) < TOLERANCE
 
 
 def test_pictures_are_those_of_diffusers_to_a_grey_level(v1: Checkpoint) -> None:
     specs = [a_spec(seed=seed, width=128) for seed in range(3)]
-    pictures = v1.sd.decode([draw(v1.sd, spec) for spec in specs])
+    pictures = v1.denoiser.decode([draw(v1.denoiser, spec) for spec in specs])
     for spec, ours in zip(specs, pictures, strict=True):
         theirs = oracle.picture(v1.folder, spec)
         array = ours.array()
@@ -181,21 +140,21 @@ def test_pictures_are_those_of_diffusers_to_a_grey_level(v1: Checkpoint) -> None
 
 def test_the_oracle_would_notice_another_prompt_seed_or_step(v1: Checkpoint) -> None:
     spec = a_spec()
-    mine = draw(v1.sd, spec).latents
+    mine = draw(v1.denoiser, spec).latents
     for other in ({"prompt": "a blue star"}, {"seed": 2}, {"num_inference_steps": 6}):
-        assert apart(draw(v1.sd, a_spec(**other)).latents, mine) > 100 * TOLERANCE
+        assert apart(draw(v1.denoiser, a_spec(**other)).latents, mine) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("sampler", Sampler)
 def test_predicting_again_or_in_halves_changes_nothing(v1: Checkpoint, sampler: Sampler) -> None:
     specs = [a_spec(sampler=sampler, seed=seed, num_inference_steps=4) for seed in range(2)]
-    calm = [draw(v1.sd, spec).latents for spec in specs]
-    states = [v1.sd.prepare(spec, 0) for spec in specs]
+    calm = [draw(v1.denoiser, spec).latents for spec in specs]
+    states = [prepare(v1.denoiser, spec) for spec in specs]
     while states[0].steps_done < states[0].steps_total:
-        v1.sd.predict(states)
-        v1.sd.predict(states[:1])
-        step(v1.sd, states[:1])
-        step(v1.sd, states[1:])
+        v1.denoiser.predict(states)
+        v1.denoiser.predict(states[:1])
+        step(v1.denoiser, states[:1])
+        step(v1.denoiser, states[1:])
     for state, latents in zip(states, calm, strict=True):
         assert apart(state.latents, latents) < TOLERANCE
 
@@ -205,7 +164,7 @@ def test_predicting_again_or_in_halves_changes_nothing(v1: Checkpoint, sampler: 
 def test_one_and_two_steps_are_enough(v1: Checkpoint, sampler: Sampler, steps: int) -> None:
     spec = a_spec(sampler=sampler, num_inference_steps=steps)
     theirs = oracle.latents(v1.folder, spec)
-    assert apart(draw(v1.sd, spec).latents, theirs) < TOLERANCE
+    assert apart(draw(v1.denoiser, spec).latents, theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -213,13 +172,13 @@ def test_one_and_two_steps_are_enough(v1: Checkpoint, sampler: Sampler, steps: i
     [(Sampler.EULER, 5), (Sampler.PNDM, 6), (Sampler.HEUN, 9), (Sampler.DPM2, 9)],
 )
 def test_steps_total_counts_unet_calls(v1: Checkpoint, sampler: Sampler, calls: int) -> None:
-    assert v1.sd.prepare(a_spec(sampler=sampler), 0).steps_total == calls
+    assert prepare(v1.denoiser, a_spec(sampler=sampler)).steps_total == calls
 
 
 def test_a_state_says_what_the_planner_asks(v1: Checkpoint) -> None:
-    guided = v1.sd.prepare(a_spec(width=128), 0)
-    plain = v1.sd.prepare(a_spec(width=128, guidance_scale=1.0, prompt="x"), 0)
-    square = v1.sd.prepare(a_spec(), 0)
+    guided = prepare(v1.denoiser, a_spec(width=128))
+    plain = prepare(v1.denoiser, a_spec(width=128, guidance_scale=1.0, prompt="x"))
+    square = prepare(v1.denoiser, a_spec())
     assert (guided.rows, plain.rows) == (2, 1)
     assert guided.pixels == 128 * 64
     assert guided.bucket == plain.bucket != square.bucket
@@ -227,7 +186,7 @@ def test_a_state_says_what_the_planner_asks(v1: Checkpoint) -> None:
 
 
 def test_words_that_were_cut_off_are_named(v1: Checkpoint) -> None:
-    state = v1.sd.prepare(a_spec(prompt="x" * 75 + " lost words", negative_prompt="y" * 80), 0)
+    state = prepare(v1.denoiser, a_spec(prompt="x" * 75 + " lost words", negative_prompt="y" * 80))
     prompt, negative = state.warnings
     assert (prompt.code, prompt.field) == ("prompt_truncated", "prompt")
     assert "lost words" in prompt.message
@@ -236,14 +195,14 @@ def test_words_that_were_cut_off_are_named(v1: Checkpoint) -> None:
 
 def test_an_unused_negative_prompt_is_not_warned_about(v1: Checkpoint) -> None:
     spec = a_spec(guidance_scale=1.0, negative_prompt="y" * 80)
-    assert v1.sd.prepare(spec, 0).warnings == ()
+    assert prepare(v1.denoiser, spec).warnings == ()
 
 
 def test_latents_that_are_not_finite_make_no_picture(v1: Checkpoint) -> None:
-    sick, well = (draw(v1.sd, a_spec(seed=seed)) for seed in range(2))
+    sick, well = (draw(v1.denoiser, a_spec(seed=seed)) for seed in range(2))
     sick.latents = sick.latents.clone()
     sick.latents[0, 0, 0, 0] = float("nan")
-    bad, good = v1.sd.decode([sick, well])
+    bad, good = v1.denoiser.decode([sick, well])
     with pytest.raises(NotFinite):
         bad.array()
     assert good.array().shape == (64, 64, 3)
@@ -252,8 +211,8 @@ def test_latents_that_are_not_finite_make_no_picture(v1: Checkpoint) -> None:
 def test_a_unet_that_produces_nan_fails_its_ticket_alone(
     v1: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = [v1.sd.prepare(a_spec(seed=seed), 0) for seed in range(2)]
-    unet = v1.sd._unet
+    states = [prepare(v1.denoiser, a_spec(seed=seed)) for seed in range(2)]
+    unet = v1.denoiser._unet
 
     def poisoned(*args: object, **kwargs: object) -> tuple[torch.Tensor]:
         noise = unet(*args, **kwargs)[0].clone()
@@ -262,10 +221,10 @@ def test_a_unet_that_produces_nan_fails_its_ticket_alone(
 
     poisoned.config = unet.config  # type: ignore[attr-defined]
     with monkeypatch.context() as patch:
-        patch.setattr(v1.sd, "_unet", poisoned)
+        patch.setattr(v1.denoiser, "_unet", poisoned)
         for _ in range(states[0].steps_total):
-            step(v1.sd, states)
-    bad, good = v1.sd.decode(states)
+            step(v1.denoiser, states)
+    bad, good = v1.denoiser.decode(states)
     with pytest.raises(NotFinite):
         bad.array()
     good.array()
@@ -282,25 +241,25 @@ def test_a_unet_that_produces_nan_fails_its_ticket_alone(
 def test_errors_of_the_device_come_out_as_ours(
     v1: Checkpoint, monkeypatch: pytest.MonkeyPatch, theirs: RuntimeError, ours: type[BaseException]
 ) -> None:
-    state = v1.sd.prepare(a_spec(), 0)
+    state = prepare(v1.denoiser, a_spec())
 
     def failing(*_: object, **__: object) -> None:
         raise theirs
 
-    monkeypatch.setattr(v1.sd, "_unet", failing)
+    monkeypatch.setattr(v1.denoiser, "_unet", failing)
     with pytest.raises(ours):
-        v1.sd.predict([state])
+        v1.denoiser.predict([state])
     assert state.steps_done == 0
 
 
 def test_more_clip_skip_than_layers_is_refused(v1: Checkpoint) -> None:
     with pytest.raises(InvalidSpec) as caught:
-        v1.sd.prepare(a_spec(clip_skip=4), 0)
+        prepare(v1.denoiser, a_spec(clip_skip=4))
     assert caught.value.field == "clip_skip"
 
 
 def test_it_says_what_it_is(v1: Checkpoint) -> None:
-    assert v1.sd.device == torch.device("cpu")
-    assert v1.sd.dtype == torch.float32
-    assert v1.sd.parameters > 800_000
-    assert v1.sd.peak_memory_bytes() > 10_000_000
+    assert v1.denoiser.device == torch.device("cpu")
+    assert v1.denoiser.dtype == torch.float32
+    assert v1.denoiser.parameters > 800_000
+    assert v1.denoiser.peak_memory_bytes() > 10_000_000

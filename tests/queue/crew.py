@@ -35,6 +35,7 @@ from tests.builders import a_spec
 from tests.queue.scripted import ScriptedStudio
 
 ROOT = Path(__file__).parents[2]
+CHECKPOINTS = ("demo", "refiner", "upscaler")
 LEASE_SECONDS = 0.6
 
 
@@ -79,8 +80,12 @@ class Desk:
 
     def __init__(self, redis: Redis) -> None:
         self.redis: Any = redis
-        self.queue = Queue("demo", connection=redis, serializer=JSONSerializer)
-        redis.set(keys.served("demo"), "test")
+        self.queues = {
+            name: Queue(name, connection=redis, serializer=JSONSerializer) for name in CHECKPOINTS
+        }
+        self.queue = self.queues["demo"]
+        for name in CHECKPOINTS:
+            redis.set(keys.served(name), "test")
 
     def submit(self, *, created_at: float | None = None, **changes: Any) -> str:
         """Queue a generation through the real script."""
@@ -113,18 +118,19 @@ class Desk:
     def states(self, id: str) -> list[str]:
         return [data["status"] for event, data in self.events(id) if event == "state"]
 
-    def registries(self) -> dict[str, list[str]]:
+    def registries(self, checkpoint: str = "demo") -> dict[str, list[str]]:
         """What each of RQ's lists holds, read as rq-dashboard reads it."""
         registries = {
-            "started": StartedJobRegistry(queue=self.queue),
-            "finished": FinishedJobRegistry(queue=self.queue),
-            "failed": FailedJobRegistry(queue=self.queue),
-            "canceled": CanceledJobRegistry(queue=self.queue),
+            "started": StartedJobRegistry,
+            "finished": FinishedJobRegistry,
+            "failed": FailedJobRegistry,
+            "canceled": CanceledJobRegistry,
         }
-        return {name: registry.get_job_ids() for name, registry in registries.items()}
+        queue = self.queues[checkpoint]
+        return {name: kind(queue=queue).get_job_ids() for name, kind in registries.items()}
 
-    def intermediate(self) -> list[str]:
-        found = self.redis.lrange(self.queue.intermediate_queue_key, 0, -1)
+    def intermediate(self, checkpoint: str = "demo") -> list[str]:
+        found = self.redis.lrange(self.queues[checkpoint].intermediate_queue_key, 0, -1)
         return [id.decode() for id in found]
 
     def all_ended(self, ids: list[str], state: str = "succeeded") -> bool:
@@ -132,9 +138,10 @@ class Desk:
 
     def assert_clean(self) -> None:
         """Nothing is left of what has ended: no lease, no execution, no id in a list."""
-        assert self.registries()["started"] == []
-        assert self.intermediate() == []
-        assert self.queue.get_job_ids() == []
+        for checkpoint, queue in self.queues.items():
+            assert self.registries(checkpoint)["started"] == []
+            assert self.intermediate(checkpoint) == []
+            assert queue.get_job_ids() == []
         assert list(self.redis.scan_iter("darkroom:lease:*")) == []
         assert list(self.redis.scan_iter("rq:execution*")) == []
 
@@ -142,12 +149,14 @@ class Desk:
 class ThreadWorker(BatchWorker):
     """A worker on a thread: its studio, counts and end are at hand."""
 
-    def __init__(self, settings: Settings, studio: ScriptedStudio, redis: Redis) -> None:
+    def __init__(
+        self, settings: Settings, studio: Any, redis: Redis, checkpoint: str = "demo"
+    ) -> None:
         self.studio, self.counts = studio, Counts()
         self.reason = ""
         super().__init__(
             settings,
-            "demo",
+            checkpoint,
             studio,
             redis=redis,
             name=f"thread-{uuid.uuid4().hex[:6]}",
@@ -177,10 +186,12 @@ class Crew:
         self._threads: list[ThreadWorker] = []
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def thread(self, studio: ScriptedStudio | None = None, **changes: Any) -> ThreadWorker:
+    def thread(
+        self, studio: Any | None = None, *, checkpoint: str = "demo", **changes: Any
+    ) -> ThreadWorker:
         """A worker in this process."""
-        settings = short(self.url, **changes)
-        worker = ThreadWorker(settings, studio or ScriptedStudio(), connect(settings.redis))
+        settings, studio = short(self.url, **changes), studio or ScriptedStudio()
+        worker = ThreadWorker(settings, studio, connect(settings.redis), checkpoint)
         worker.thread.start()
         self._threads.append(worker)
         return worker
@@ -188,14 +199,18 @@ class Crew:
     def process(
         self,
         *,
+        checkpoint: str = "demo",
         studio: dict[str, Any] | None = None,
         state: dict[str, Any] | None = None,
+        dies: str = "",
         **changes: Any,
     ) -> subprocess.Popen[bytes]:
         """A worker in a process that can be killed."""
         settings = short(self.url, **changes).model_dump(mode="json", exclude_defaults=True)
         options = {
             "settings": settings,
+            "checkpoint": checkpoint,
+            "dies": dies,
             "studio": studio or {},
             "state": state or {},
             "name": f"process-{uuid.uuid4().hex[:6]}",

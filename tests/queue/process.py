@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from typing import Any
 
 from server.config import Settings
 from server.errors import DeviceLost
+from server.workers import ledger
+from server.workers.books import Books
+from server.workers.entry import Entry
 from server.workers.link import connect
 from server.workers.worker import BatchWorker
 from tests.queue.crew import Counts
@@ -43,17 +47,42 @@ class Doomed(ScriptedStudio):
         return fatal and self.doom == doom
 
 
+def die(*_: Any) -> None:
+    """As if killed: nothing is closed, written or said."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MortalBooks(Books):
+    """Dies where it would hand on: before the transaction is sent, or before its reply is read."""
+
+    def hand_on(self, entry: Entry, *arguments: Any) -> None:
+        if self.dies == "before handing on":
+            die()
+        super().hand_on(entry, *arguments)
+        if self.dies == "after handing on":
+            entry.pipe.parse_response = die  # type: ignore[method-assign]
+
+    dies = ""
+
+
 def main(
-    settings: dict[str, Any], studio: dict[str, Any], name: str, state: dict[str, Any]
+    settings: dict[str, Any],
+    checkpoint: str,
+    studio: dict[str, Any],
+    name: str,
+    state: dict[str, Any],
+    dies: str,
 ) -> None:
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(message)s")
     scripted = Doomed(**studio)
     for attribute, value in state.items():
         setattr(scripted, attribute, value)
+    MortalBooks.dies = dies
+    ledger.Books = MortalBooks  # type: ignore[misc]
     parts = Settings(**settings)
     BatchWorker(
         parts,
-        "demo",
+        checkpoint,
         scripted,
         redis=connect(parts.redis),
         name=name,

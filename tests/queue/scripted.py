@@ -5,7 +5,21 @@ from __future__ import annotations
 import threading
 
 from server.spec import GenerationState, ImageInfo, Metrics, Progress
-from server.workers.stage import Claim, Drawn, Ended, Finish, Result
+from server.workers.stage import Claim, Drawn, Ended, Finish, Handed, Result
+
+
+def done(claim: Claim) -> Drawn | Handed:
+    """What a claim comes to: its images, or what the next stage takes."""
+    return handed(claim) if claim.following else drawn(claim)
+
+
+def handed(claim: Claim) -> Handed:
+    """What a claim gives to the next stage, under keys that hold its execution."""
+    keys = [
+        f"{claim.id}/stage-{claim.number}-{index}-{claim.execution}.png"
+        for index in range(claim.spec.num_images)
+    ]
+    return Handed(keys=keys, metrics=metrics(claim), warnings=())
 
 
 def drawn(claim: Claim) -> Drawn:
@@ -21,19 +35,23 @@ def drawn(claim: Claim) -> Drawn:
         )
         for index in range(spec.num_images)
     ]
-    metrics = Metrics(
+    return Drawn(images=images, metrics=metrics(claim), warnings=())
+
+
+def metrics(claim: Claim) -> Metrics:
+    """A tenth of a second for all steps."""
+    return Metrics(
         queue_seconds=0.0,
         encode_seconds=0.0,
         denoise_seconds=0.1,
         decode_seconds=0.0,
         publish_seconds=0.0,
         total_seconds=0.1,
-        steps=spec.num_inference_steps,
+        steps=claim.spec.num_inference_steps,
         mean_batch_rows=1.0,
         peak_memory_bytes=0,
         worker="scripted",
     )
-    return Drawn(images=images, metrics=metrics, warnings=())
 
 
 class ScriptedStudio:
@@ -46,6 +64,7 @@ class ScriptedStudio:
         self.admitted: list[Claim] = []
         self.canceled: list[str] = []
         self.abandoned: list[str] = []
+        self.settled_claims: list[Claim] = []
         self.claims: dict[str, Claim] = {}
         self.steps: dict[str, int] = {}
         self.most_at_once = 0
@@ -79,6 +98,9 @@ class ScriptedStudio:
                 self.abandoned.append(claim.id)
                 del self.claims[claim.id]
 
+    def settled(self, claim: Claim) -> None:
+        self.settled_claims.append(claim)
+
     def progress(self) -> dict[str, Progress]:
         with self._lock:
             return {
@@ -104,7 +126,7 @@ class ScriptedStudio:
         with self._lock:
             claim = self.claims.pop(id, None)
         if claim is not None:
-            self._finish(claim, result or drawn(claim))
+            self._finish(claim, result or done(claim))
 
     def _draws(self, claim: Claim) -> bool:
         return self.claims.get(claim.id) == claim

@@ -11,6 +11,7 @@ from rq.serializers import JSONSerializer
 
 from server.broker import control
 from server.spec import GenerationState
+from tests.builders import a_refiner
 from tests.queue.crew import until
 
 GENERATIONS = 90
@@ -25,9 +26,13 @@ def server(mortal_server):
 
 @pytest.fixture
 def hire(crew):
-    def hire():
+    def hire(checkpoint):
         studio = {"ticks": 8, "tick_seconds": 0.02}
-        return crew.process(studio=studio, lease_seconds=0.8, drain_seconds=0.1)
+        worker = crew.process(
+            checkpoint=checkpoint, studio=studio, lease_seconds=0.8, drain_seconds=0.1
+        )
+        worker.checkpoint = checkpoint
+        return worker
 
     return hire
 
@@ -41,18 +46,20 @@ def strike(workers, hire, dice) -> None:
     victim.send_signal(blow)
     if blow is not signal.SIGSTOP:
         workers.remove(victim)
-        workers.append(hire())
+        workers.append(hire(victim.checkpoint))
 
 
 def test_everything_accepted_ends_once(server, desk, hire):
     seed = int(os.environ.get(SEED) or random.randrange(10**6))
     print(f"{SEED}={seed}")  # noqa: T201  # shown when the test fails; set it to repeat the dice
     dice = random.Random(seed)
-    workers = [hire() for _ in range(3)]
+    workers = [hire(checkpoint) for checkpoint in ("demo", "demo", "refiner", "refiner")]
     ids: list[str] = []
     struck = time.monotonic()
     while len(ids) < GENERATIONS:
-        ids.append(desk.submit(num_images=dice.choice([1, 1, 2]), deadline_seconds=600.0))
+        chained = {"refiner": a_refiner()} if dice.random() < 0.5 else {}
+        images = dice.choice([1, 1, 2])
+        ids.append(desk.submit(num_images=images, deadline_seconds=600.0, **chained))
         time.sleep(dice.random() * 0.08)  # the pace of the clients
         if dice.random() < 0.05:
             control.cancel(desk.redis, dice.choice(ids), retention=600)
@@ -67,7 +74,9 @@ def test_everything_accepted_ends_once(server, desk, hire):
     until(lambda: all(desk.record(id).terminal for id in ids), seconds=40)
     for id in ids:
         assert_ended_once(desk, id)
-    until(lambda: desk.registries()["started"] == desk.intermediate() == [])
+    for checkpoint in ("demo", "refiner"):
+        until(lambda name=checkpoint: desk.registries(name)["started"] == desk.intermediate(name))
+        assert desk.intermediate(checkpoint) == []
     assert desk.all_ended([id for id in ids if desk.record(id).images])
 
 
@@ -79,3 +88,5 @@ def assert_ended_once(desk, id: str) -> None:
     assert len(results) == (record.status is not GenerationState.CANCELED)
     for image in record.images:
         assert results[0].execution_id in image.key
+    if record.images:
+        assert record.stage_number == (record.spec.refiner is not None)

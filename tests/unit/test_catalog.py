@@ -2,7 +2,7 @@ import pytest
 
 from server.catalog import load_catalog
 from server.errors import CheckpointError, UnknownCheckpoint
-from server.spec import Sampler
+from server.spec import Sampler, Task
 
 
 @pytest.fixture
@@ -35,6 +35,22 @@ def test_an_operators_card_extends_a_shipped_one_field_by_field(own):
     assert card.defaults.sampler is Sampler.PNDM
 
 
+def test_every_task_has_a_shipped_card():
+    tasks = {task for card in load_catalog().values() for task in card.tasks}
+    assert tasks == set(Task)
+
+
+def test_cards_default_as_diffusers_pipelines_do():
+    catalog = load_catalog()
+    defaults = catalog["sd-v1-5"].defaults
+    assert (defaults.strength, defaults.inpainting_strength) == (0.8, 1.0)
+    assert catalog["sdxl-base"].defaults.strength == 0.3
+    assert catalog["sdxl-base"].defaults.inpainting_strength == 0.9999
+    assert catalog["sd-x4-upscaler"].defaults.noise_level == 20
+    assert catalog["sd-x4-upscaler"].limits.max_noise_level == 350
+    assert (defaults.prompt_syntax, defaults.long_prompts) == ("plain", "chunk")
+
+
 def test_a_catalog_that_is_not_text_is_refused_in_words(tmp_path):
     (tmp_path / "own.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match="cannot read the catalog"):
@@ -61,6 +77,7 @@ def test_an_unknown_checkpoint_is_answered_with_those_there_are():
         ('[checkpoints.a]\nextends = "demo"\nlimits = { side_multiple = 0 }', "side_multiple"),
         ('[checkpoints.a]\nextends = "demo"\nlimits = { min_side = 256 }', "native_size 128"),
         ('[checkpoints.a]\nextends = "demo"\ndefaults = { num_inference_steps = 999 }', "steps"),
+        ('[checkpoints.a]\nextends = "demo"\ndefaults = { strength = 0 }', "strength"),
         ('[checkpoint.a]\nextends = "demo"', "'checkpoint' means nothing here"),
         ('[checkpoints."../a"]\nextends = "demo"', "name"),
     ],

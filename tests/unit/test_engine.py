@@ -3,8 +3,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.errors import DeadlineExceeded, DeviceLost, OutOfMemory
+from server.pixels import Inputs
+from server.stages import Handover, Stage
 from server.workers.engine import Engine, Ticket
-from server.workers.simulated import SimulatedDenoiser
+from server.workers.simulated import SimulatedDenoiser, SimulatedState
 from tests.builders import a_spec
 
 FAR = 1e12
@@ -28,8 +30,9 @@ class CountingDenoiser(SimulatedDenoiser):
         return super().predict(states)
 
 
-def a_ticket(denoiser, seed=1, deadline=FAR, priority=0, **changes):
-    state = denoiser.prepare(a_spec(seed=seed, **changes), 0)
+def a_ticket(denoiser, seed=1, deadline=FAR, priority=0, gives=Handover.PICTURES, **changes):
+    stage = Stage(spec=a_spec(seed=seed, **changes), gives=gives)
+    state = denoiser.prepare(stage, 0, Inputs())
     return Ticket(f"gen_{seed}", 0, state, priority, deadline)
 
 
@@ -198,6 +201,39 @@ def test_decoding_is_bounded_in_size():
         engine.admit(a_ticket(denoiser, seed))
     run(engine)
     assert sizes == [3, 3, 2]
+
+
+def test_latents_for_the_next_stage_are_not_decoded_with_pictures():
+    decoded = []
+    denoiser = CountingDenoiser()
+    decode = denoiser.decode
+    denoiser.decode = lambda states: decoded.append([s.seed for s in states]) or decode(states)
+    engine = an_engine(denoiser)
+    for seed in range(4):
+        gives = Handover.LATENTS if seed % 2 else Handover.PICTURES
+        engine.admit(a_ticket(denoiser, seed, gives=gives))
+    outcomes = run(engine)
+    assert denoiser.calls[0] == [0, 1, 2, 3]
+    assert sorted(decoded) == [[0, 2], [1, 3]]
+    assert [outcomes[seed].picture.array().ndim for seed in range(4)] == [3, 3, 3, 3]
+    assert outcomes[1].picture.array().shape == (4, 16, 16)
+
+
+def test_a_ticket_without_any_step_is_decoded_at_once_and_holds_nobody_up():
+    class Idle(SimulatedState):
+        steps_total = 0
+
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    busy, idle = a_ticket(denoiser, 1), a_ticket(denoiser, 2)
+    idle.state = Idle(idle.state.spec, idle.state.seed)
+    engine.admit(idle)
+    assert engine.step().outcomes[0].ticket is idle
+    assert not engine.busy
+    engine.admit(busy)
+    engine.admit(idle)
+    assert [o.ticket for o in engine.step().outcomes] == [idle]
+    assert denoiser.calls == [[1]]
 
 
 def test_a_ticket_knows_how_full_its_steps_were():

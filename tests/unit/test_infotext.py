@@ -1,6 +1,23 @@
-from server.infotext import SAMPLER_NAMES, infotext
-from server.spec import Sampler
+import json
+from typing import Any
+
+import pytest
+
+from server.infotext import SAMPLER_NAMES, infotext, texts
+from server.spec import Hires, Inpainting, Lora, Refiner, Sampler, Sweep, Upload, Upscale, Upscaler
 from tests.builders import a_spec
+
+UPLOAD = Upload(key="gen_1/input-image.png", sha256="0" * 64, width=128, height=128)
+
+
+def of(kind: Any, **fields: Any) -> Any:
+    """The builder's spec as one of another task."""
+    common = {name: value for name, value in a_spec() if name != "task"}
+    return kind(**common | fields)
+
+
+def settings(spec: Any) -> str:
+    return infotext(spec, "1.0").splitlines()[-1]
 
 
 def test_infotext_reads_as_a1111_writes_it():
@@ -16,3 +33,70 @@ def test_infotext_reads_as_a1111_writes_it():
 def test_every_sampler_has_a_name_that_people_know():
     assert set(SAMPLER_NAMES) == set(Sampler)
     assert len(set(SAMPLER_NAMES.values())) == len(Sampler)
+
+
+def test_the_strength_is_called_what_a1111_calls_it():
+    spec = of(
+        Inpainting,
+        image=UPLOAD,
+        mask_image=UPLOAD,
+        strength=0.6,
+        padding_mask_crop=32,
+        keep_outside=True,
+    )
+    said = "Denoising strength: 0.6, Inpaint area: Only masked, Masked area padding: 32"
+    assert said in settings(spec)
+
+
+@pytest.mark.parametrize(
+    ("size", "enlarged", "said"),
+    [
+        ((256, 256), "latents", "Hires upscale: 2, Hires steps: 9, Hires upscaler: Latent"),
+        ((192, 192), "picture", "Hires upscale: 1.5, Hires steps: 9, Hires upscaler: Lanczos"),
+        ((200, 192), "latents", "Hires resize: 200x192, Hires steps: 9, Hires upscaler: Latent"),
+    ],
+)
+def test_a_second_drawing_is_told_as_hires_fix(size, enlarged, said):
+    width, height = size
+    hires = Hires(
+        width=width, height=height, enlarged=enlarged, strength=0.7, num_inference_steps=9
+    )
+    line = settings(a_spec(hires=hires))
+    assert said in line
+    assert "Size: 128x128" in line
+    assert "Denoising strength: 0.7" in line
+
+
+def test_a_refiner_is_told_with_when_it_takes_over():
+    own = {"num_inference_steps": 4, "guidance_scale": 4, "sampler": "euler", "sigmas": "default"}
+    within = Refiner(checkpoint="xl", switch_at=0.8, strength=0.3, **own)
+    assert "Refiner: xl, Refiner switch at: 0.8, Version" in settings(a_spec(refiner=within))
+    after = within.model_copy(update={"switch_at": 1.0})
+    assert "Refiner switch at: 1, Refiner strength: 0.3" in settings(a_spec(refiner=after))
+    upscaler = Upscaler(checkpoint="x4", noise_level=20, **own)
+    assert "Upscaler: x4, Upscaler noise level: 20" in settings(a_spec(upscaler=upscaler))
+
+
+def test_adapters_are_told_in_the_prompt_where_readers_look_for_them():
+    spec = a_spec(loras=(Lora(name="ink", scale=0.5), Lora(name="oil")), vae="sharper")
+    first, last = infotext(spec, "1").splitlines()
+    assert first == "a red circle on a blue background <lora:ink:0.5> <lora:oil:1>"
+    assert "VAE: sharper" in last
+    said = a_spec(prompt="a boat <lora:ink:0.5>", loras=(Lora(name="ink", scale=0.5),))
+    assert infotext(said, "1").splitlines()[0] == "a boat <lora:ink:0.5>"
+
+
+def test_a_picture_of_a_sweep_tells_its_own_values():
+    sweep = Sweep.model_validate({"axes": [{"field": "guidance_scale", "values": [1.5, 8]}]})
+    told = texts(a_spec(sweep=sweep, num_images=2), 1, "1")
+    assert "CFG scale: 8, Seed: 1," in told["parameters"]
+    assert json.loads(told["darkroom"])["spec"]["guidance_scale"] == 8
+
+
+def test_no_key_of_the_store_leaves_with_a_picture():
+    told = texts(of(Upscale, image=UPLOAD, noise_level=20), 0, "1")
+    assert "input-image" not in str(told)
+    assert json.loads(told["darkroom"])["spec"]["image"]["width"] == 128
+    handed = texts(of(Upscale, image=None, noise_level=20), 0, "1")
+    assert json.loads(handed["darkroom"])["spec"]["image"] is None
+    assert "Noise level: 20" in handed["parameters"]

@@ -8,11 +8,13 @@ from obstore.store import MemoryStore
 from PIL import Image
 
 from server.errors import Unavailable
-from server.spec import OutputFormat
+from server.spec import Axis, OutputFormat, Sweep
 from server.storage import ObjectImageStore
-from server.workers.publish import publish
-from server.workers.simulated import FlatPicture
-from tests.builders import a_claim
+from server.workers.inputs import inputs_of
+from server.workers.publish import hand_on, publish
+from server.workers.simulated import FlatLatents, FlatPicture
+from server.workers.stage import Past
+from tests.builders import a_claim, a_claim_of, a_refiner, a_spec, an_upscaler
 
 
 @pytest.fixture
@@ -63,3 +65,48 @@ def test_pixels_are_not_changed_on_the_way(store):
     [info] = publish(a_claim(), [picture.array()], store, "1")
     with Image.open(io.BytesIO(asyncio.run(store.get(info.key)))) as image:
         np.testing.assert_array_equal(np.asarray(image), picture.array())
+
+
+@pytest.mark.parametrize(
+    ("refiner", "suffix", "made"),
+    [
+        (a_refiner(), "safetensors", FlatLatents(128, 128, 7)),
+        (a_refiner(switch_at=1.0), "png", FlatPicture(128, 128, 7)),
+    ],
+)
+def test_what_is_handed_on_is_what_the_next_stage_starts_from(store, refiner, suffix, made):
+    spec = a_spec(refiner=refiner, num_images=2)
+    claim = a_claim_of(spec)
+    keys = hand_on(claim, [made.array(), made.array()], store)
+    assert keys == tuple(f"{claim.id}/stage-0-{i}-{claim.execution}.{suffix}" for i in (0, 1))
+    for inputs in inputs_of(a_claim_of(spec, past=Past(handed=[keys])), store.read):
+        given = inputs.latents if suffix == "safetensors" else inputs.image
+        np.testing.assert_array_equal(given, made.array())
+
+
+def test_the_images_of_a_chain_carry_the_recipe_of_the_whole(store):
+    spec = a_spec(refiner=a_refiner(), upscaler=an_upscaler())
+    claim = a_claim_of(spec, past=Past(handed=[["a"], ["b"]]))
+    [info] = publish(claim, [FlatPicture(512, 512, 1).array()], store, "1")
+    assert (info.width, info.height) == (512, 512)
+    with Image.open(io.BytesIO(store.read(info.key))) as image:
+        recipe = json.loads(image.text["darkroom"])["spec"]
+    assert recipe["checkpoint"] == "demo"
+    assert recipe["refiner"]["checkpoint"] == "refiner"
+
+
+@pytest.mark.parametrize("form", list(OutputFormat))
+def test_a_sweep_is_published_with_its_values_and_a_grid(store, form):
+    axes = (Axis(field="sampler", values=("euler", "ddim")), Axis(field="seed", values=(5, 9)))
+    claim = a_claim(sweep=Sweep(axes=axes), num_images=4, output_format=form)
+    pictures = [FlatPicture(128, 128, seed).array() for seed in range(4)]
+    *images, grid = publish(claim, pictures, store, "1", [False, True, False, False])
+    assert [image.seed for image in images] == [5, 9, 5, 9]
+    assert images[1].varied == {"sampler": "euler", "seed": 9}
+    assert [image.grid for image in (*images, grid)] == [False] * 4 + [True]
+    assert [image.nsfw for image in (*images, grid)] == [False, True, False, False, True]
+    assert grid.key == f"{claim.id}/grid-{claim.execution}.{form.value}"
+    with Image.open(io.BytesIO(store.read(grid.key))) as image:
+        assert image.size == (grid.width, grid.height)
+        assert image.width > 256
+        assert image.height > 256

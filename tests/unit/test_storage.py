@@ -30,6 +30,25 @@ def test_what_is_deleted_is_gone_and_deleting_twice_is_fine(store):
         asyncio.run(store.get("gen_1/0-e.png"))
 
 
+def test_what_is_put_is_read_on_the_callers_thread_too_until_it_is_discarded(store):
+    store.put("gen_1/stage-0-0-e.png", b"latents")
+    assert store.read("gen_1/stage-0-0-e.png") == b"latents"
+    store.discard("gen_1/stage-0-0-e.png", "gen_1/none.png")
+    with pytest.raises(NotFound):
+        store.read("gen_1/stage-0-0-e.png")
+
+
+def test_a_folder_is_cleared_of_everything_and_no_other(store):
+    for key in ("gen_1/0-e.png", "gen_1/left-by-a-dead-worker.png", "gen_10/0-e.png"):
+        store.put(key, b"picture")
+    asyncio.run(store.clear("gen_1"))
+    asyncio.run(store.clear("gen_none"))
+    assert store.read("gen_10/0-e.png") == b"picture"
+    for key in ("gen_1/0-e.png", "gen_1/left-by-a-dead-worker.png"):
+        with pytest.raises(NotFound):
+            store.read(key)
+
+
 def test_a_folder_that_cannot_be_written_is_said_without_its_path(tmp_path, caplog):
     store = open_store("", tmp_path)
     (tmp_path / "images" / "gen_1").write_text("a file where a folder must be")

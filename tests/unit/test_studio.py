@@ -6,15 +6,17 @@ import pytest
 from obstore.store import MemoryStore
 from prometheus_client import CollectorRegistry
 
-from server.errors import DeviceLost, NotFinite, Unavailable
+from server.catalog import Safety
+from server.errors import DeviceLost, NotFinite, NotFound, Unavailable
 from server.metrics import WorkerMetrics
 from server.spec import GenerationState, Progress, Warn
 from server.storage import ObjectImageStore
 from server.workers.engine import Engine
-from server.workers.simulated import FlatPicture, SimulatedDenoiser, SimulatedState
-from server.workers.stage import Drawn, Ended
+from server.workers.publish import hand_on
+from server.workers.simulated import FlatLatents, FlatPicture, SimulatedDenoiser, SimulatedState
+from server.workers.stage import Drawn, Ended, Handed, Past
 from server.workers.studio import EngineStudio
-from tests.builders import a_claim
+from tests.builders import a_claim, a_claim_of, a_refiner, a_spec, an_image_to_image
 
 SECONDS = 10
 
@@ -40,11 +42,12 @@ class GatedDenoiser(SimulatedDenoiser):
 def studio():
     made = []
 
-    def make(denoiser=None, capacity=4):
+    def make(denoiser=None, capacity=4, store=None, safety=Safety.OFF):
         studio = EngineStudio(
             Engine(denoiser or SimulatedDenoiser(), max_step_pixels=10**9),
-            ObjectImageStore(MemoryStore()),
+            store or ObjectImageStore(MemoryStore()),
             capacity=capacity,
+            safety=safety,
             worker="w",
             version="1",
             metrics=WorkerMetrics(CollectorRegistry()),
@@ -106,9 +109,9 @@ def test_a_canceled_claim_ends_between_two_steps_and_its_neighbour_goes_on(studi
 
 def test_a_claim_canceled_while_it_is_prepared_ends_canceled(studio):
     class Slow(SimulatedDenoiser):
-        def prepare(self, spec, index):
+        def prepare(self, stage, index, inputs):
             studio.cancel(claim)
-            return super().prepare(spec, index)
+            return super().prepare(stage, index, inputs)
 
     claim = a_claim("a")
     studio = studio(Slow())
@@ -167,10 +170,10 @@ def test_what_cannot_be_prepared_fails_alone_and_says_nothing_private(studio):
     prepare = denoiser.prepare
 
     class Refusing(SimulatedDenoiser):
-        def prepare(self, spec, index):
-            if spec.prompt == "bad":
+        def prepare(self, stage, index, inputs):
+            if stage.spec.prompt == "bad":
                 raise OSError("/secret/path")
-            return prepare(spec, index)
+            return prepare(stage, index, inputs)
 
     studio = studio(Refusing())
     studio.admit(a_claim("bad", prompt="bad"))
@@ -261,7 +264,7 @@ def test_a_store_that_comes_back_gets_the_picture(studio, monkeypatch):
         put(self, key, data)
 
     monkeypatch.setattr(ObjectImageStore, "put", sometimes)
-    monkeypatch.setattr("server.workers.studio.SHORTEST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("server.workers.archive.SHORTEST_PAUSE_SECONDS", 0.001)
     studio = studio()
     studio.admit(a_claim("a"))
     assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
@@ -290,8 +293,8 @@ def test_what_waits_for_the_store_still_takes_its_room_and_stands_at_its_last_st
 
 def test_a_strict_generation_fails_where_another_would_warn(studio):
     class Cutting(SimulatedDenoiser):
-        def prepare(self, spec, index):
-            state = super().prepare(spec, index)
+        def prepare(self, stage, index, inputs):
+            state = super().prepare(stage, index, inputs)
             cut = Warn(code="prompt_truncated", message="these words are lost", field="prompt")
             return Warned(state.spec, state.seed, warned=(cut,))
 
@@ -341,7 +344,190 @@ def test_each_kind_of_thread_begins_as_it_was_told():
     studio.admit(a_claim("a"))
     results.get(timeout=SECONDS)
     assert studio.close(SECONDS)
-    assert began == [("engine", "engine"), ("publisher", "publish_0")]
+    assert began[-1] == ("publisher", "publish_0")
+    assert sorted(began) == [
+        ("engine", "engine"),
+        ("publisher", "prepare_0"),
+        ("publisher", "publish_0"),
+    ]
+
+
+@pytest.fixture
+def store():
+    return ObjectImageStore(MemoryStore())
+
+
+def ensemble(store, **changes):
+    """A claim of the second stage of an ensemble, with what the first has made in the store."""
+    spec = a_spec(refiner=a_refiner(), **changes)
+    made = [FlatLatents(128, 128, i).array() for i in range(spec.num_images)]
+    keys = hand_on(a_claim_of(spec), made, store)
+    return a_claim_of(spec, past=Past(handed=[keys]))
+
+
+def test_a_stage_that_is_not_the_last_is_handed_on(studio, store):
+    studio = studio(store=store)
+    studio.admit(a_claim_of(a_spec(refiner=a_refiner(), num_images=2)))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert isinstance(result, Handed)
+    assert result.metrics.steps == 8
+    assert [len(store.read(key)) > 0 for key in result.keys] == [True, True]
+
+
+def test_a_later_stage_starts_from_what_it_was_handed(studio, store):
+    given = []
+
+    class Watching(SimulatedDenoiser):
+        def prepare(self, stage, index, inputs):
+            given.append(inputs.latents)
+            return super().prepare(stage, index, inputs)
+
+    studio = studio(Watching(), store=store)
+    studio.admit(ensemble(store, num_images=2))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert isinstance(result, Drawn)
+    assert [float(latents.mean()) for latents in given] == [0, 1]
+
+
+def test_what_was_handed_on_is_removed_when_nobody_needs_it_any_more(studio, store):
+    studio = studio(store=store)
+    claim = ensemble(store)
+    studio.admit(claim)
+    _, result = studio.results.get(timeout=SECONDS)
+    assert store.read(claim.handed[0])
+    studio.settled(claim)
+    assert studio.close(SECONDS)
+    with pytest.raises(NotFound):
+        store.read(claim.handed[0])
+    assert store.read(result.images[0].key)
+    studio.settled(claim)  # late: nothing happens
+
+
+def test_a_store_that_cannot_remove_them_stops_nothing(studio, store, monkeypatch):
+    def refuse(self, *keys):
+        raise Unavailable("read-only")
+
+    monkeypatch.setattr(ObjectImageStore, "discard", refuse)
+    studio = studio(store=store)
+    studio.settled(ensemble(store))
+    studio.admit(a_claim("a"))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+    assert studio.lost() is None
+
+
+def test_a_picture_that_is_gone_fails_its_generation_in_words(studio):
+    studio = studio()
+    studio.admit(a_claim_of(an_image_to_image(), "a"))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.error.code == "generation_failed"
+    assert "sent as image" in result.error.message
+
+
+class Away(ObjectImageStore):
+    """Cannot be read until it is back."""
+
+    def __init__(self):
+        super().__init__(MemoryStore())
+        self.asked, self.back = threading.Event(), False
+
+    def read(self, key):
+        self.asked.set()
+        if not self.back:
+            raise Unavailable("the image store cannot be read")
+        return super().read(key)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("server.workers.archive.SHORTEST_PAUSE_SECONDS", 0.001)
+
+
+def test_a_store_that_comes_back_is_waited_for_before_drawing_too(studio, impatient):
+    store = Away()
+    studio = studio(store=store)
+    studio.admit(ensemble(store))
+    assert store.asked.wait(SECONDS)
+    assert studio.results.empty()
+    store.back = True
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+
+
+def test_a_store_that_does_not_come_back_by_the_deadline_fails_the_generation(studio, impatient):
+    store = Away()
+    studio = studio(store=store)
+    studio.admit(ensemble(store, deadline_seconds=0.2))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.error.code == "unavailable"
+
+
+def test_what_waits_for_the_store_can_be_canceled_and_keeps_nobody(studio, impatient):
+    store = Away()
+    studio = studio(store=store)
+    claim = ensemble(store)
+    studio.admit(claim)
+    assert store.asked.wait(SECONDS)
+    studio.cancel(claim)
+    assert studio.results.get(timeout=SECONDS)[1] == Ended(GenerationState.CANCELED)
+    studio.admit(a_claim("b"))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+    assert studio.close(1)
+
+
+def test_what_waits_for_the_store_does_not_keep_the_studio_open(studio):
+    store = Away()
+    studio = studio(store=store)
+    studio.admit(ensemble(store))
+    assert store.asked.wait(SECONDS)
+    assert studio.close(2)
+
+
+class Prudish(SimulatedDenoiser):
+    """Flags the pictures of odd seeds, told by their colour."""
+
+    def unsafe(self, pixels):
+        return bool((pixels[0, 0] == FlatPicture(1, 1, 1).array()[0, 0]).all())
+
+
+@pytest.mark.parametrize(
+    ("safety", "nsfw", "codes"),
+    [
+        (Safety.OFF, [None, None], []),
+        (Safety.FLAG, [True, False], []),
+        (Safety.BLUR, [True, False], ["nsfw_blurred"]),
+        (Safety.BLOCK, [True, False], ["nsfw_blocked"]),
+    ],
+)
+def test_pictures_are_checked_as_the_card_says(studio, safety, nsfw, codes):
+    studio = studio(Prudish(), safety=safety)
+    studio.admit(a_claim("a", seed=1, num_images=2))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert [image.nsfw for image in result.images] == nsfw
+    assert [warn.code for warn in result.warnings] == codes
+
+
+def test_where_nothing_can_check_it_is_not_said_to_be_safe(studio):
+    studio = studio(safety=Safety.BLOCK)
+    studio.admit(a_claim("a"))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert result.images[0].nsfw is None
+    assert result.warnings == ()
+
+
+def test_a_strict_generation_fails_where_its_picture_would_be_changed(studio):
+    studio = studio(Prudish(), safety=Safety.BLUR)
+    studio.admit(a_claim("a", strict=True))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert "flagged image 0" in result.error.message
+
+
+def test_only_finished_pictures_are_checked(studio, store):
+    class Shocked(SimulatedDenoiser):
+        def unsafe(self, pixels):
+            raise AssertionError("latents were checked")
+
+    studio = studio(Shocked(), store=store, safety=Safety.BLOCK)
+    studio.admit(a_claim_of(a_spec(refiner=a_refiner())))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Handed)
 
 
 def test_pace_is_what_a_generation_costs(studio):

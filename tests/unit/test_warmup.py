@@ -43,3 +43,9 @@ def test_warming_up_a_slow_device_keeps_to_its_budget_and_says_what_that_means(c
     assert set(denoiser.rows) == {2}
     assert cap == 2 * NATIVE
     assert "DARKROOM_MAX_STEP_PIXELS" in caplog.text
+
+
+@pytest.mark.parametrize("card", load_catalog().values(), ids=lambda card: card.name)
+def test_every_checkpoint_is_warmed_with_a_task_it_has(card):
+    denoiser = ClockedDenoiser(lambda rows: 6.0)
+    assert measure_cap(denoiser, card, 32, lambda: denoiser.now) == 2 * card.native_size**2

@@ -1,0 +1,129 @@
+"""Reading a generation's body, JSON or multipart/form-data. Knows HTTP; knows no cards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+from pydantic_core import from_json
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from server.api.body import STRICT_JSON, declared_type, parse, read_json
+from server.api.schemas import GenerationRequest
+from server.errors import BadRequest, InvalidRequest
+from server.spec import UPLOADED
+
+FORM = "multipart/form-data"
+BODY = "request"
+"""The part that holds the fields as one JSON object."""
+MAX_PARTS = 100
+TEXTS = frozenset(
+    name
+    for name, info in GenerationRequest.model_fields.items()
+    if info.annotation in (str, str | None)
+)
+"""Fields that are read as they are: a prompt may look like a number."""
+
+MAY_BE_EMPTY = frozenset({"prompt", "negative_prompt", "prompt_2", "negative_prompt_2"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A body that was read."""
+
+    asked: GenerationRequest
+    body: bytes
+    """What the same request has again when it is sent again."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+async def read_sent(request: Request, max_bytes: int) -> Sent:
+    """The request, and the files that came with it.
+
+    Raises:
+        UnsupportedMediaType, BadRequest, InvalidRequest: see `read_json`.
+    """
+    if declared_type(request) != FORM:
+        return Sent(*await read_json(request, GenerationRequest, FORM))
+    try:
+        form = await request.form(
+            max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=max_bytes
+        )
+    except HTTPException as error:
+        raise BadRequest(f"the body is not multipart/form-data: {error.detail}") from None
+    try:
+        return await _read(form)
+    finally:
+        await form.close()
+
+
+async def _read(form: FormData) -> Sent:
+    fields: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    seen = hashlib.sha256()
+    for name, part in form.multi_items():
+        content = (
+            await part.read() if isinstance(part, UploadFile) else part.encode(errors="replace")
+        )
+        seen.update(hashlib.sha256(name.encode(errors="replace")).digest())
+        seen.update(hashlib.sha256(content).digest())
+        if isinstance(part, UploadFile) and name != BODY:
+            _add_file(files, name, content)
+        elif name == BODY:
+            _add(fields, _object(content))
+        else:
+            _add(fields, _field(name, content.decode()))
+    for name in files:
+        _once(fields, name)
+    # Written again because only JSON is read without guessing at types.
+    return Sent(await parse(json.dumps(fields).encode(), GenerationRequest), seen.digest(), files)
+
+
+def _add_file(files: dict[str, bytes], name: str, content: bytes) -> None:
+    if not content:  # what a browser sends for a file that was not chosen
+        return
+    if name not in UPLOADED:
+        known = ", ".join(UPLOADED)
+        raise InvalidRequest(f"{name[:80]}: cannot be a file; these can: {known}", field=name[:80])
+    _once(files, name)
+    files[name] = content
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        from_json(content, allow_inf_nan=False)  # refuses what is nested too deep
+        found = STRICT_JSON.decode(content.decode())
+    except ValueError as error:
+        raise BadRequest(f"the part {BODY!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"{BODY}: must be a JSON object", field=BODY)
+    return found
+
+
+def _field(name: str, text: str) -> dict[str, Any]:
+    """A field of a form: JSON if it can be read as such, else the text itself."""
+    if not text and name not in MAY_BE_EMPTY:  # what a browser sends where nothing was filled in
+        return {}
+    if name in TEXTS:
+        return {name: text}
+    try:
+        from_json(text, allow_inf_nan=False)
+        return {name: STRICT_JSON.decode(text)}
+    except ValueError:
+        return {name: text}
+
+
+def _add(fields: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name in more:
+        _once(fields, name)
+    fields.update(more)
+
+
+def _once(fields: Mapping[str, Any], name: str) -> None:
+    if name in fields:
+        raise InvalidRequest(f"{name[:80]}: is given more than once", field=name[:80])

@@ -1,0 +1,64 @@
+"""Between pictures and latents, through a checkpoint's autoencoder. Knows no prompts or steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+TILE_ABOVE = 256 * 256
+"""Latents per picture. Above, the attention of an untiled call takes more memory than it is worth;
+below, tiles would only make the picture differ a little from the reference."""
+
+
+class Autoencoder:
+    """An AutoencoderKL and its scaling. Latents are always scaled, pictures are in -1 to 1.
+
+    Args:
+        tile_above: pictures of more latents than this are decoded in overlapping tiles.
+    """
+
+    def __init__(self, vae: Any, tile_above: int = TILE_ABOVE) -> None:
+        self._vae = vae
+        self._tile_above = tile_above
+        self.dtype: torch.dtype = vae.dtype
+        self.channels: int = vae.config.latent_channels
+        self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def with_weights(self, vae: Any) -> Autoencoder:
+        """Another one that is used as this one is."""
+        return Autoencoder(vae, self._tile_above)
+
+    def encode(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Pictures of (B, 3, height, width) to a sample of their latents (B, channels, h, w)."""
+        vae = self._vae
+        sent = pictures.to(device=vae.device, dtype=vae.dtype)
+        latents: torch.Tensor = vae.encode(sent).latent_dist.sample(generator)
+        return self._scaled(latents)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of (B, channels, h, w) to pictures of (B, 3, height, width)."""
+        vae = self._vae
+        large = latents.shape[-1] * latents.shape[-2] > self._tile_above
+        # Not by `enable_tiling`: that would hold for what another thread encodes meanwhile.
+        decode = vae.tiled_decode if large else vae.decode
+        pictures: torch.Tensor = decode(self._raw(latents).to(vae.dtype), return_dict=False)[0]
+        return pictures
+
+    def _scaled(self, raw: torch.Tensor) -> torch.Tensor:
+        mean, spread = self._statistics(raw)
+        scaled: torch.Tensor = (raw - mean) * self._vae.config.scaling_factor / spread
+        return scaled
+
+    def _raw(self, scaled: torch.Tensor) -> torch.Tensor:
+        mean, spread = self._statistics(scaled)
+        raw: torch.Tensor = scaled / self._vae.config.scaling_factor * spread + mean
+        return raw
+
+    def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor | float, ...]:
+        """Some of SDXL's autoencoders tell mean and spread of each channel."""
+        config = self._vae.config
+        mean, spread = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        if mean is None or spread is None:
+            return 0.0, 1.0
+        return tuple(latents.new_tensor(each).view(1, -1, 1, 1) for each in (mean, spread))

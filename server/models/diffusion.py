@@ -1,0 +1,217 @@
+"""Latent diffusion cut at the step: the engine's Denoiser for every family, by shape.
+
+What a diffusers pipeline does in one call is done here ticket by ticket: each owns its sampler,
+its seeded CPU generator and its latents, and only the UNet call is shared. Families differ in
+their conditioner, tasks in their canvas. Knows nothing of the queue, nor of which tickets are
+batched and when.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from server.models.adapters import Adapters
+from server.models.autoencoder import TILE_ABOVE, Autoencoder
+from server.models.canvas import Canvases, Start
+from server.models.conditioning import Conditioner, unet_arguments
+from server.models.depth import DepthReader
+from server.models.device import on_device, peak_memory_bytes
+from server.models.parts import Parts
+from server.models.pictures import Latents, Picture, to_latents, to_pictures
+from server.models.safety import Safety
+from server.models.samplers import Samplers
+from server.models.schedule import begin
+from server.models.state import Kept, State
+from server.pixels import Inputs
+from server.spec import Spec
+from server.stages import Handover, Stage
+
+COST_OF_A_LATENT = 64
+"""Pixels that a latent counts for, in every family: the UNet's cost is by the latents."""
+
+
+class LatentDiffusion:
+    """One checkpoint on one device.
+
+    Args:
+        adapters: what specs may name besides; without it, one that names something is refused.
+    """
+
+    def __init__(
+        self, parts: Parts, conditioner: Conditioner, adapters: Adapters | None = None
+    ) -> None:
+        self._adapters = adapters or Adapters(parts, None)
+        self._unet = parts.unet
+        self._conditioner = conditioner
+        self._vae = Autoencoder(parts.vae, 0 if parts.always_tiled else TILE_ABOVE)
+        self._samplers = Samplers(parts.sampler_config)
+        reads_depth = parts.unet.config.in_channels == self._vae.channels + 1
+        depth = DepthReader(parts.depth) if reads_depth else None
+        self._canvases = Canvases(parts.unet, parts.low_res_sampler_config, depth)
+        self._safety = Safety(parts.safety)
+        self.device = parts.device
+        self.dtype = parts.dtype
+        self.parameters = parts.parameters
+
+    def prepare(self, stage: Stage, index: int, inputs: Inputs) -> State:
+        """Encode the prompts (cached) and what image `index` starts from; draw its noise from its
+        own seed.
+
+        Raises:
+            InvalidSpec: this checkpoint cannot draw it; names the field.
+        """
+        spec = stage.spec.alone(index)
+        stage = stage.model_copy(update={"spec": spec})
+        sampler = self._samplers.make(
+            spec.sampler, spec.sigmas, spec.num_inference_steps, spec.seed
+        )
+        timesteps = begin(sampler, stage)
+        blend, vae = self._adapters.blend(spec), self._adapters.autoencoder(spec, self._vae)
+        with on_device():
+            with self._adapters.reading(blend):
+                conditioning = self._conditioner.encode(spec, blend.readers)
+            generator = torch.Generator().manual_seed(spec.seed)
+            first = timesteps[:1] if len(timesteps) else None
+            canvas = self._canvases.make(stage, inputs, Start(sampler, first, generator), vae)
+            latents, gives_latents = canvas.latents, stage.gives is Handover.LATENTS
+            extra = 0 if canvas.extra is None else canvas.extra.shape[1]
+            return State(
+                spec=spec,
+                sampler=sampler,
+                timesteps=timesteps.unbind(),
+                row_timesteps=self._row_timesteps(timesteps, conditioning.rows),
+                canvas=canvas,
+                conditioning=conditioning,
+                step_arguments=_step_arguments(sampler, spec.eta, generator),
+                latents=latents,
+                blend=blend,
+                autoencoder=vae,
+                bucket=(latents.shape, extra, conditioning.shape, self.dtype, blend.unet),
+                decode_bucket=(latents.shape, gives_latents, vae),
+                pixels=latents.shape[-2] * latents.shape[-1] * COST_OF_A_LATENT,
+                gives_latents=gives_latents,
+            )
+
+    def predict(self, states: Sequence[State]) -> Sequence[torch.Tensor]:
+        """One UNet call for states of one bucket: each one's (rows, channels, h, w), unguided.
+
+        A guided ticket's two rows stand side by side. Changes no state: what a sampler notes
+        down while it scales the input, it notes down again the same.
+
+        Raises:
+            OutOfMemory: the batch does not fit; smaller ones may.
+            DeviceLost: the device is unusable by this process.
+        """
+        samples: list[torch.Tensor] = []
+        with on_device():
+            for state in states:
+                samples.extend([_unet_input(state)] * state.rows)
+            self._adapters.wear(states[0].blend)
+            noise: torch.Tensor = self._unet(
+                torch.cat(samples),  # (R, channels, h, w)
+                torch.cat([state.row_timesteps[state.steps_done] for state in states]),  # (R,)
+                class_labels=self._class_labels(states),
+                return_dict=False,
+                **unet_arguments([state.conditioning for state in states]),
+            )[0]
+            return noise.split_with_sizes([state.rows for state in states])
+
+    def advance(self, state: State, prediction: torch.Tensor) -> None:
+        """Apply guidance and the ticket's own sampler step to its latents."""
+        with on_device():
+            latents = state.sampler.step(
+                _guide(prediction, state.spec),
+                state.timesteps[state.steps_done],
+                state.latents,
+                return_dict=False,
+                **state.step_arguments,
+            )[0]
+            if state.canvas.kept is not None:
+                latents = _restored(latents, state, state.canvas.kept)
+        state.latents = latents
+        state.steps_done += 1
+
+    def wait(self) -> None:
+        """Until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def decode(self, states: Sequence[State]) -> Sequence[Picture] | Sequence[Latents]:
+        """Latents of one `decode_bucket` to pictures, in one autoencoder call, or as they are
+        where the stage gives latents. Changes no state."""
+        with on_device():
+            latents = torch.cat([state.latents for state in states])  # (B, channels, h, w)
+            if states[0].gives_latents:
+                return to_latents(latents)
+            images = states[0].autoencoder.decode(latents)  # (B, 3, height, width)
+            return to_pictures(images, [state.canvas.finish for state in states])
+
+    def unsafe(self, pixels: NDArray[np.uint8]) -> bool | None:
+        """Whether the checkpoint's safety checker flags this picture of (height, width, 3); None
+        where it has none."""
+        with on_device():
+            return self._safety.flags(pixels)
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that was in use so far: of the GPU, or of the process on a CPU."""
+        return peak_memory_bytes(self.device)
+
+    def _row_timesteps(self, timesteps: torch.Tensor, rows: int) -> tuple[torch.Tensor, ...]:
+        # Copied to the device once: a copy per step would make the host wait at every step.
+        on_host = timesteps.to(torch.float32)
+        return on_host.to(self.device)[:, None].expand(-1, rows).contiguous().unbind()
+
+    def _class_labels(self, states: Sequence[State]) -> torch.Tensor | None:
+        """An upscaler is told how much noise each input was given: (R,)."""
+        if states[0].canvas.class_label is None:
+            return None
+        labels = [s.canvas.class_label for s in states for _ in range(s.rows)]
+        return torch.tensor(labels, device=self.device)
+
+
+def _unet_input(state: State) -> torch.Tensor:
+    now = state.timesteps[state.steps_done]
+    sample: torch.Tensor = state.sampler.scale_model_input(state.latents, now)
+    if state.canvas.extra is None:
+        return sample
+    return torch.cat([sample, state.canvas.extra], dim=1)
+
+
+def _restored(latents: torch.Tensor, state: State, kept: Kept) -> torch.Tensor:
+    """What is not drawn again, as it would be at the next timestep; at the end as it was sent."""
+    sent = kept.latents
+    if state.steps_done + 1 < state.steps_total:
+        following = state.timesteps[state.steps_done + 1]
+        sent = state.sampler.add_noise(sent, kept.noise, following[None])
+    return (1 - kept.mask) * sent + kept.mask * latents
+
+
+def _step_arguments(sampler: Any, eta: float, generator: torch.Generator) -> dict[str, Any]:
+    """Those of eta and generator that this sampler's step knows."""
+    known = inspect.signature(sampler.step).parameters
+    offered = {"eta": eta, "generator": generator}
+    return {name: value for name, value in offered.items() if name in known}
+
+
+def _guide(prediction: torch.Tensor, spec: Spec) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022): (2, C, h, w) to (1, C, h, w)."""
+    if not spec.guided:
+        return prediction
+    unconditional, conditional = prediction.chunk(2)
+    guided = unconditional + spec.guidance_scale * (conditional - unconditional)
+    if spec.guidance_rescale:
+        return _rescale(guided, conditional, spec.guidance_rescale)
+    return guided
+
+
+def _rescale(guided: torch.Tensor, conditional: torch.Tensor, share: float) -> torch.Tensor:
+    """Restores the conditional's spread, by `share` (Lin et al. 2023, section 3.4)."""
+    axes = list(range(1, guided.ndim))
+    spread = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return share * (guided * spread) + (1 - share) * guided

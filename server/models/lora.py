@@ -1,0 +1,184 @@
+"""LoRA files: reads those of kohya's trainers, diffusers and peft, and checks that they fit.
+
+Knows no requests, and not how a change is applied.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from server.errors import InvalidSpec
+from server.models.places import Place, Places
+
+LAYER = re.compile(
+    r"(?P<layer>.+?)"
+    r"(?:\.lora_(?P<role>down|up|A|B)(?:\.\w+)?|[._]lora(?:_linear_layer)?\.(?P<old>down|up))"
+    r"\.weight"
+)
+ALPHA = ".alpha"
+METADATA = "lora_adapter_metadata"
+"""Under which diffusers writes peft's settings into the file."""
+
+CROSS_ATTENTION = re.compile(r".*attn2.*to_k\b.*|.*attn2.*to_k_lora.*")
+MADE_FOR = {
+    768: "Stable Diffusion v1",
+    1024: "Stable Diffusion v2",
+    1280: "the SDXL refiner",
+    2048: "SDXL",
+}
+"""By the width of the cross attention."""
+
+OTHERS = {
+    "hada_": "is a LoHa",
+    "lokr_": "is a LoKr",
+    "dora_scale": "is a DoRA",
+    "lora_magnitude_vector": "is a DoRA",
+    "lora_mid": "is a LoCon with a Tucker decomposition",
+    "oft_": "is an OFT",
+    "on_input": "is an IA3",
+    "bundle_emb": "has embeddings bundled with it",
+    "double_blocks": "was made for another family: Flux",
+    "single_transformer_blocks": "was made for another family: Flux",
+    "joint_blocks": "was made for another family: Stable Diffusion 3",
+    "lora_transformer_": "was made for another family, of diffusion transformers",
+    "transformer.": "was made for another family, of diffusion transformers",
+}
+"""What a file is, by what some of its names hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A change of one layer's weight: up times down times scale."""
+
+    down: torch.Tensor  # (rank, *what the weight has after its first axis)
+    up: torch.Tensor  # (out, rank)
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """What a file changes, on the CPU and in its own precision."""
+
+    layers: Mapping[Place, LowRank]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return sum(each.down.nbytes + each.up.nbytes for each in self.layers.values())
+
+
+def read_lora(path: Path, places: Places) -> LoraFile:
+    """The file, all of it: what would have to be left out makes it unfit.
+
+    Raises:
+        InvalidSpec: it is damaged, of another kind, or made for another checkpoint; says which.
+    """
+    tensors, settings = _read(path)
+    try:
+        _check_width(tensors, places)
+        layers = _gathered(tensors, places)
+        return LoraFile({place: _fit(place, layers[place], settings, places) for place in layers})
+    except InvalidSpec as error:
+        raise InvalidSpec(f"the LoRA {path.name} {error.message}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            written = (file.metadata() or {}).get(METADATA, "{}")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(written)  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InvalidSpec(f"the LoRA {path.name} cannot be read: {error}") from error
+
+
+def _check_width(tensors: Mapping[str, torch.Tensor], places: Places) -> None:
+    """Which checkpoint it was made for shows here first, and says most."""
+    for name, tensor in tensors.items():
+        found = LAYER.fullmatch(name)
+        if not found or not CROSS_ATTENTION.fullmatch(name) or _role(found) != "down":
+            continue
+        width, ours = tensor.flatten(1).shape[1], places.cross_attention
+        if width != ours:
+            made_for = MADE_FOR.get(width, "another kind of checkpoint")
+            raise InvalidSpec(
+                f"was made for {made_for}: its cross attention is {width} wide,"
+                f" this checkpoint's is {ours}"
+            )
+
+
+def _gathered(
+    tensors: Mapping[str, torch.Tensor], places: Places
+) -> dict[Place, dict[str, torch.Tensor]]:
+    """The tensors of each layer by their roles: down, up and alpha."""
+    layers: dict[Place, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        found = LAYER.fullmatch(name)
+        layer, role = (found["layer"], _role(found)) if found else (name[: -len(ALPHA)], "alpha")
+        if not found and not name.endswith(ALPHA):
+            raise InvalidSpec(_not_read(name, tensors))
+        place = places.find(layer)
+        if place is None:
+            raise InvalidSpec(_not_read(name, tensors, "names a layer that this checkpoint lacks"))
+        layers.setdefault(place, {})[role] = tensor
+    if not layers:
+        raise InvalidSpec("is empty")
+    return layers
+
+
+def _role(found: re.Match[str]) -> str:
+    return found["old"] or {"A": "down", "B": "up"}.get(found["role"], found["role"])
+
+
+def _not_read(name: str, names: Mapping[str, Any], why: str = "holds what no LoRA has") -> str:
+    for mark, what in OTHERS.items():
+        if any(mark in each for each in names):
+            return f"{what}, which is not supported"
+    return f"{why}: {name}"
+
+
+def _fit(
+    place: Place, found: Mapping[str, torch.Tensor], settings: Mapping[str, Any], places: Places
+) -> LowRank:
+    layer = f"{place.part}.{place.layer}"
+    if not {"down", "up"} <= found.keys():
+        raise InvalidSpec(f"lacks a half of the layer {layer}")
+    down, up, weight = found["down"], found["up"], places.shape(place)
+    rank = down.shape[0]
+    # Linear projections and convolutions of one pixel are the same, and trainers mix them.
+    flat = _without_ones(down)
+    wanted = tuple(size for size in (rank, *weight[1:]))
+    if flat != _without_ones(down.new_empty(wanted)) or up.flatten(1).shape != (weight[0], rank):
+        raise InvalidSpec(
+            f"does not fit this checkpoint: at {layer} it changes {up.shape[0]} x"
+            f" {tuple(down.shape[1:])}, and the layer has {weight[0]} x {tuple(weight[1:])}"
+        )
+    alpha = found["alpha"].item() if "alpha" in found else None
+    scale = _scale(place, settings, rank) if alpha is None else alpha / rank
+    return LowRank(down.reshape(wanted), up.flatten(1), scale)
+
+
+def _without_ones(tensor: torch.Tensor) -> tuple[int, ...]:
+    rank, first, *rest = tensor.shape if tensor.ndim > 1 else (*tensor.shape, 0)
+    return (rank, first, *(size for size in rest if size != 1))
+
+
+def _scale(place: Place, settings: Mapping[str, Any], rank: int) -> float:
+    """From peft's settings, where the file has them; else the factors are meant as they are."""
+    own = {name.removeprefix(f"{place.part}."): value for name, value in settings.items()}
+    if f"{place.part}.lora_alpha" not in settings:
+        return 1.0
+    alpha: float = own["lora_alpha"]
+    for pattern, value in (own.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", place.layer):
+            alpha = value
+            break
+    return alpha / math.sqrt(rank) if own.get("use_rslora") else alpha / rank

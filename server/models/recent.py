@@ -1,0 +1,48 @@
+"""What was used last, as much of it as may be kept. Knows not what it is."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """Something that takes memory."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much."""
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class Recent(Generic[T]):
+    """A cache bounded by number and by bytes; the newest is always kept. May be called from
+    several threads, of which one at a time makes something."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under this key, or was just made; what `make` raises goes through."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            self._kept.move_to_end(key)
+            self._drop()
+            return self._kept[key]
+
+    def _drop(self) -> None:
+        held = sum(each.nbytes for each in self._kept.values())
+        while len(self._kept) > 1 and (len(self._kept) > self._most or held > self._most_bytes):
+            _, dropped = self._kept.popitem(last=False)
+            held -= dropped.nbytes

@@ -1,0 +1,111 @@
+"""Autoencoders that stand in for a checkpoint's own. Knows no requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from safetensors import SafetensorError
+
+from server.errors import CheckpointError, InvalidSpec
+from server.models.device import device_errors
+from server.models.parts import Parts
+from server.models.shelf import CONFIG
+from server.models.sources import read_json
+from server.models.tensors import read_tensors
+
+WEIGHTS = "diffusion_pytorch_model"
+PREFIX = "first_stage_model."
+
+
+def read_vae(path: Path, parts: Parts, allow_pickle: bool = False) -> Any:
+    """A single file or a diffusers folder as an AutoencoderKL, ready beside the checkpoint's own.
+
+    Args:
+        allow_pickle: whether a `.ckpt` or `.pt` may be read; only tensors are ever taken from it.
+
+    Raises:
+        InvalidSpec: it cannot be read, or does not fit the checkpoint; says why.
+    """
+    try:
+        if path.is_dir():
+            model = _from_folder(path, parts)
+        else:
+            model = _from_file(path, parts.vae, allow_pickle)
+    except CheckpointError as error:
+        raise InvalidSpec(f"the autoencoder {path.name} cannot be used: {error.message}") from error
+    model.requires_grad_(False).eval()
+    with device_errors():
+        model.to(parts.vae.device, memory_format=torch.channels_last)
+    model.use_slicing = parts.vae.use_slicing
+    return model
+
+
+def _from_folder(path: Path, parts: Parts) -> Any:
+    config = read_json(path / CONFIG)
+    _check(config, parts.vae.config)
+    # As for a checkpoint: one whose own config says so overflows in float16.
+    upcast = config.get("force_upcast") and parts.dtype is torch.float16
+    try:
+        model, found = AutoencoderKL.from_pretrained(
+            path,
+            torch_dtype=torch.float32 if upcast else parts.dtype,
+            variant=None if list(path.glob(f"{WEIGHTS}*[!6].safetensors")) else "fp16",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from error
+    _refuse_missing(found["missing_keys"])
+    return model
+
+
+def _check(config: dict[str, Any], own: Any) -> None:
+    """What must agree for latents to mean the same."""
+    wanted = {
+        "latent_channels": (config.get("latent_channels", 4), own.latent_channels),
+        "halvings": (len(config.get("block_out_channels", (64,))), len(own.block_out_channels)),
+        "scaling_factor": (config.get("scaling_factor", 0.18215), own.scaling_factor),
+    }
+    for what, (theirs, ours) in wanted.items():
+        if theirs != ours:
+            raise CheckpointError(
+                f"it was made for another kind of checkpoint: its {what.replace('_', ' ')} is"
+                f" {theirs}, this checkpoint's is {ours}"
+            )
+
+
+def _from_file(path: Path, own: Any, allow_pickle: bool) -> Any:
+    """Weights alone: they are read by the config of the checkpoint's own."""
+    tensors = read_tensors(path, allow_pickle)
+    with init_empty_weights():
+        model = AutoencoderKL.from_config(own.config)
+    try:
+        named = _named(tensors, own.config)
+        assigned = {name: each.to(own.dtype) for name, each in named.items()}
+        found = model.load_state_dict(assigned, strict=False, assign=True)
+    except (KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"it does not fit this checkpoint: {error}") from error
+    _refuse_missing(found.missing_keys)
+    return model
+
+
+def _named(tensors: dict[str, torch.Tensor], config: Any) -> dict[str, torch.Tensor]:
+    """Under the names of the diffusers class, which some files have already."""
+    if any("down_blocks." in name for name in tensors):
+        return tensors
+    if any(name.startswith(PREFIX) for name in tensors):
+        tensors = {name: each for name, each in tensors.items() if name.startswith(PREFIX)}
+    named = convert_ldm_vae_checkpoint(tensors, config)
+    return {name: each for name, each in named.items() if each is not None}
+
+
+def _refuse_missing(names: Any) -> None:
+    if names:
+        some = ", ".join(sorted(names)[:3])
+        raise CheckpointError(f"it is no autoencoder of this kind: it lacks {some}")

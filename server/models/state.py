@@ -1,0 +1,77 @@
+"""One ticket's picture in the making."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from server.models.autoencoder import Autoencoder
+from server.models.blend import Blend
+from server.models.conditioning import Conditioning
+from server.spec import Spec, Warn
+
+Finish = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""What is done to a decoded picture, on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays as it was sent while the rest is drawn: a UNet without a mask channel is told
+    after every step."""
+
+    mask: torch.Tensor  # (1, 1, h, w), 1 is drawn, 0 is kept
+    latents: torch.Tensor  # (1, channels, h, w), of the picture as it was sent
+    noise: torch.Tensor  # (1, channels, h, w)
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """How a ticket starts, and what its task adds to each step."""
+
+    latents: torch.Tensor  # (1, channels, h, w)
+    extra: torch.Tensor | None = None  # (1, more channels, h, w), beside the latents in each step
+    class_label: int | None = None
+    kept: Kept | None = None
+    finish: Finish | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """`advance` alone changes it."""
+
+    spec: Spec
+    """Of this image alone."""
+    sampler: Any
+    timesteps: tuple[torch.Tensor, ...]  # () each, on the CPU, as the sampler wants them
+    row_timesteps: tuple[torch.Tensor, ...]  # (rows,) each, on the device, as the UNet wants them
+    canvas: Canvas
+    conditioning: Conditioning
+    step_arguments: dict[str, Any]
+    latents: torch.Tensor  # (1, channels, h, w)
+    blend: Blend
+    autoencoder: Autoencoder
+    bucket: Hashable
+    decode_bucket: Hashable
+    pixels: int
+    gives_latents: bool = False
+    steps_done: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Two with guidance."""
+        return self.conditioning.rows
+
+    @property
+    def steps_total(self) -> int:
+        """UNet calls in all; the second-order samplers need two for one step."""
+        return len(self.timesteps)
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """What was cut or ignored in the prompts."""
+        return self.conditioning.warnings

@@ -1,0 +1,82 @@
+"""The image store as a studio uses it: with patience. A store that is away is waited for until the
+deadline, because what was drawn so far is worth more than the time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from server.errors import Unavailable
+from server.pixels import Inputs
+from server.spec import ImageInfo
+from server.storage import ImageStore
+from server.workers.inputs import inputs_of
+from server.workers.publish import Pixels, hand_on, publish
+from server.workers.stage import Claim
+
+log = logging.getLogger("darkroom.studio")
+
+T = TypeVar("T")
+
+SHORTEST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Archive:
+    """Blocking; for threads that have nothing else to do. Methods that wait for the store raise
+    `Unavailable` where it does not come back in time, or the archive is closed."""
+
+    def __init__(self, store: ImageStore, version: str) -> None:
+        self._store = store
+        self._version = version
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Wait for the store no more."""
+        self._closing.set()
+
+    def inputs(self, claim: Claim, unwanted: Callable[[], bool]) -> list[Inputs]:
+        """What each image starts from; `unwanted` says whether nobody needs it any more.
+
+        Raises:
+            GenerationFailed: something is not there any more or cannot be decoded; says what.
+        """
+        load = lambda: inputs_of(claim, self._store.read)  # noqa: E731
+        return self._patiently(claim, load, unwanted)
+
+    def hand_on(self, claim: Claim, made: Sequence[NDArray[Any]]) -> tuple[str, ...]:
+        """Keep what the next stage takes; returns the keys."""
+        return self._patiently(claim, lambda: hand_on(claim, made, self._store))
+
+    def publish(
+        self, claim: Claim, images: Sequence[Pixels], flags: Sequence[bool | None]
+    ) -> tuple[ImageInfo, ...]:
+        """Keep the images of a generation."""
+        keep = lambda: publish(claim, images, self._store, self._version, flags)  # noqa: E731
+        return self._patiently(claim, keep)
+
+    def discard(self, claim: Claim) -> None:
+        """Remove what a claim was handed. Best effort: deleting the generation removes it too."""
+        try:
+            self._store.discard(*claim.handed)
+        except Unavailable as error:
+            log.warning("left in the store: %s", error, extra={"generation": claim.id})
+
+    def _patiently(
+        self, claim: Claim, action: Callable[[], T], unwanted: Callable[[], bool] = lambda: False
+    ) -> T:
+        pause = SHORTEST_PAUSE_SECONDS
+        while True:
+            try:
+                return action()
+            except Unavailable as error:
+                late = time.time() + pause > claim.deadline
+                if late or unwanted() or self._closing.wait(pause):
+                    raise
+                log.warning("trying again: %s", error, extra={"generation": claim.id})
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

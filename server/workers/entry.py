@@ -1,0 +1,127 @@
+"""A job and its record as they are read together, and what they say. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from redis.client import Pipeline
+from redis.exceptions import ResponseError
+from rq import Queue
+from rq.job import Job, JobStatus, validate_job_id
+from rq.serializers import JSONSerializer
+
+from server.broker import keys
+from server.spec import TERMINAL
+
+
+class Standing(Enum):
+    """How an execution stands to its job."""
+
+    HELD = auto()
+    WITHDRAWN = auto()
+    """RQ's job was canceled or deleted from outside while our record says running."""
+    OVER = auto()
+    """It has ended, or was handed on to the next stage, under this execution."""
+    LOST = auto()
+    """Another execution holds the job, or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job and its record as read under WATCH. Writes follow `pipe.multi()`."""
+
+    pipe: Pipeline
+    id: str
+    job: Job
+    """As blank as new where there is no job, or RQ cannot read it."""
+    readable: bool
+    raw: Mapping[bytes, bytes]
+    record: Mapping[bytes, bytes]
+    """Empty where there is no record, or only the tombstone of a deleted one."""
+
+    @property
+    def status(self) -> str:
+        """RQ's state of the job; empty when there is no job."""
+        return self.raw.get(b"status", b"").decode(errors="replace")
+
+    @property
+    def deaths(self) -> int:
+        """In how many deaths of workers it was in flight."""
+        count = self.raw.get(keys.DEATHS.encode(), b"")
+        return int(count) if count.isdigit() else 0
+
+    @property
+    def steps_before(self) -> int | None:
+        """Steps of the stages that are done; None where there are none."""
+        count = self.record.get(keys.STEPS_BEFORE.encode(), b"")
+        return int(count) if count.isdigit() else None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it was handed on to the queue of another checkpoint than this one."""
+        at = self.raw.get(b"origin", b"") if keys.HANDED_ON.encode() in self.raw else None
+        return at not in (None, self.job.origin.encode())
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for it any more: canceled or deleted."""
+        return not self.open or b"cancel_requested" in self.record
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a record that has not ended."""
+        return bool(self.record) and self.record[b"status"].decode(errors="replace") not in TERMINAL
+
+    def standing(self, execution: str) -> Standing:
+        """How `execution` stands to this job."""
+        token = execution.encode()
+        if self.raw and self.raw.get(keys.HOLDER.encode(), b"") != token:
+            handed_on = self.raw.get(keys.HANDED_ON.encode()) == token
+            return Standing.OVER if handed_on else Standing.LOST
+        if self.status == JobStatus.STARTED.value:
+            return Standing.HELD
+        return Standing.WITHDRAWN if self.open else Standing.OVER
+
+
+def job_and_execution(member: bytes) -> tuple[str, str] | None:
+    """What a member of RQ's registry of started jobs names; None if it is no such thing."""
+    id, _, execution = member.partition(b":")
+    if not (is_id(id) and is_id(execution)):
+        return None
+    return id.decode(), execution.decode()
+
+
+def is_id(raw: bytes) -> bool:
+    """Whether RQ takes this for a job's id."""
+    try:
+        validate_job_id(raw.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def read(pipe: Pipeline, queue: Queue, id: str) -> Entry:
+    """The job and its record, as they are now."""
+    raw, record = _hash(pipe, Job.key_for(id)), _hash(pipe, keys.generation(id))
+    job = Job(id, connection=queue.connection, serializer=JSONSerializer)
+    try:
+        job.restore(raw)
+        readable = True
+    except Exception:  # whatever a forged hash makes RQ raise must not stop the worker
+        job.data, readable = raw.get(b"data", b""), False
+    job.origin = queue.name
+    return Entry(pipe, id, job, readable, raw, record if b"status" in record else {})
+
+
+def _hash(pipe: Pipeline, key: str) -> Mapping[bytes, bytes]:
+    """The hash at `key`; empty where there is none, or something that is no hash."""
+    try:
+        found: Any = pipe.hgetall(key)
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return {}
+    return found  # type: ignore[no-any-return]

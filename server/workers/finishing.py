@@ -1,0 +1,91 @@
+"""From a flight whose pictures are all drawn to its result, on a publisher's thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from server.catalog import Safety
+from server.metrics import WorkerMetrics
+from server.spec import Metrics
+from server.workers.archive import Archive
+from server.workers.calls import Calls
+from server.workers.flight import Flight, ended_by, heed
+from server.workers.publish import Pixels
+from server.workers.screen import screened, warnings_of
+from server.workers.stage import Drawn, Handed, Result
+
+log = logging.getLogger("darkroom.studio")
+
+PHASES = ("queue", "encode", "denoise", "decode", "publish")
+
+
+class Finisher:
+    """Copies from the device, checks, keeps and measures. `unsafe` is the denoiser's."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        calls: Calls,
+        metrics: WorkerMetrics,
+        *,
+        worker: str,
+        peak_memory_bytes: Callable[[], int],
+        safety: Safety,
+        unsafe: Callable[[Pixels], bool | None],
+    ) -> None:
+        self._archive = archive
+        self._calls = calls
+        self._metrics = metrics
+        self._worker = worker
+        self._peak_memory_bytes = peak_memory_bytes
+        self._safety = safety
+        self._unsafe = unsafe
+
+    def finish(self, flight: Flight, drawn_at: float) -> Result:
+        """Its images in the store, or what the next stage takes, or why there is neither.
+        `drawn_at` is when its last picture left the engine, by the monotonic clock."""
+        claim = flight.claim
+        pictures = [flight.pictures[index] for index in range(claim.spec.num_images)]
+        try:
+            with self._calls.watched():
+                made = [picture.array() for picture in pictures]
+            keep = self._hand_on if claim.following else self._show
+            return keep(flight, made, drawn_at)
+        except Exception as error:  # one generation's pictures, not the publisher
+            log.exception("could not be published", extra={"generation": claim.id})
+            return ended_by(error)
+
+    def _hand_on(self, flight: Flight, made: list[Any], drawn_at: float) -> Handed:
+        keys = self._archive.hand_on(flight.claim, made)
+        return Handed(keys, self._measured(flight, drawn_at), flight.warnings)
+
+    def _show(self, flight: Flight, made: list[Any], drawn_at: float) -> Drawn:
+        flags = [self._checked(pixels) for pixels in made]
+        warnings = warnings_of(flags, self._safety)
+        heed(flight.claim.spec.strict, warnings)
+        shown = [screened(p, nsfw, self._safety) for p, nsfw in zip(made, flags, strict=True)]
+        images = self._archive.publish(flight.claim, shown, flags)
+        self._metrics.images_total.inc(len(made))
+        return Drawn(images, self._measured(flight, drawn_at), (*flight.warnings, *warnings))
+
+    def _checked(self, pixels: Pixels) -> bool | None:
+        if self._safety is Safety.OFF:
+            return None
+        with self._calls.watched():
+            return self._unsafe(pixels)
+
+    def _measured(self, flight: Flight, drawn_at: float) -> Metrics:
+        metrics = flight.metrics(
+            publish_seconds=time.monotonic() - drawn_at,
+            at=time.time(),
+            peak_memory_bytes=self._peak_memory_bytes(),
+            worker=self._worker,
+        )
+        for phase in PHASES:
+            seconds = getattr(metrics, f"{phase}_seconds")
+            self._metrics.stage_seconds.labels(phase).observe(seconds)
+        self._metrics.peak_memory_bytes.set(metrics.peak_memory_bytes)
+        return metrics
