@@ -25,7 +25,7 @@ serve: $(READY) ## Serve on http://127.0.0.1:8000 with its own Redis and the dem
 	@exec $(BIN)/darkroom serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: $(READY) ## Run every test that needs no GPU (ARGS="-k engine")
-	@$(BIN)/pytest -m "not gpu" -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -m "not gpu and not slow" -n 2 --dist loadgroup $(ARGS)
 
 check: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -101,6 +101,11 @@ class Card(Frozen):
         description="For a single file that is not of a known architecture: a diffusers folder "
         "with the configs and the tokenizers; it needs no weights.",
     )
+    vae: str = Field(
+        default="",
+        description="Replaces its autoencoder: a name in the folder VAE, or a path. Empty for its "
+        "own.",
+    )
     native_size: int = Field(gt=0, description="Pixels per side it was trained at.")
     prediction_type: Literal["epsilon", "v_prediction"]
     tasks: tuple[Task, ...] = Field(min_length=1)

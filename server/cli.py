@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from server import __version__, drawing
 from server.catalog import Catalog, load_catalog
@@ -191,10 +191,11 @@ app.command()(drawing.sweep)
 @checkpoints.command("list")
 def list_checkpoints(catalog: CatalogFile = None) -> None:
     """One line per checkpoint card."""
-    table = Table("name", "family", "size", "predicts", "source", "description", box=None)
+    source = Column("source", overflow="fold")
+    table = Table("name", "family", "size", "predicts", "tasks", source, box=None)
     for card in _catalog(catalog).values():
         size, predicts = str(card.native_size), card.prediction_type
-        table.add_row(card.name, card.family, size, predicts, card.source, card.description)
+        table.add_row(card.name, card.family, size, predicts, " ".join(card.tasks), card.source)
     Console().print(table)
 
 

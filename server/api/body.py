@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -36,14 +37,9 @@ async def read_json(request: Request, model: type[M], *also: str) -> tuple[M, by
         named = f"not {kind[:80]}" if kind else "and Content-Type is missing"
         raise UnsupportedMediaType(f"the body must be {' or '.join((JSON, *also))}, {named}")
     body = await request.body()
-    return await parse(body, model), body
-
-
-async def parse(body: bytes, model: type[M]) -> M:
-    """A body as `model`; what holds pictures is read on a thread. Raises as `read_json` does."""
     if len(body) > LARGE:
-        return await asyncio.to_thread(_parsed, body, model)
-    return _parsed(body, model)
+        return await asyncio.to_thread(parsed, body, model), body
+    return parsed(body, model), body
 
 
 def declared_type(request: Request) -> str:
@@ -51,23 +47,24 @@ def declared_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _parsed(body: bytes, model: type[M]) -> M:
+def parsed(body: bytes, model: type[M]) -> M:
+    """A body as `model`. Raises as `read_json` does."""
     if not body.strip():
         raise BadRequest("the body is empty; send a JSON object")
     try:
-        parsed = model.model_validate_json(body)
+        found = model.model_validate_json(body)
     except ValidationError as error:
         raise _refusal(error, model) from None
     # pydantic keeps the last of two equal names, so one of them would be dropped in silence.
     STRICT_JSON.decode(body.decode())
-    return parsed
+    return found
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counted = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counted.items() if count > 1)[:80]
         raise InvalidRequest(f"{twice}: is given more than once", field=twice)
     return fields
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from pydantic_core import from_json
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from server.api.body import STRICT_JSON, declared_type, parse, read_json
+from server.api.body import LARGE, STRICT_JSON, declared_type, parsed, read_json
 from server.api.schemas import GenerationRequest
 from server.errors import BadRequest, InvalidRequest
 from server.spec import UPLOADED
@@ -49,7 +50,8 @@ async def read_sent(request: Request, max_bytes: int) -> Sent:
         UnsupportedMediaType, BadRequest, InvalidRequest: see `read_json`.
     """
     if declared_type(request) != FORM:
-        return Sent(*await read_json(request, GenerationRequest, FORM))
+        asked, body = await read_json(request, GenerationRequest, FORM)
+        return Sent(asked, body if len(body) < LARGE else await asyncio.to_thread(_digest, body))
     try:
         form = await request.form(
             max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=max_bytes
@@ -57,31 +59,45 @@ async def read_sent(request: Request, max_bytes: int) -> Sent:
     except HTTPException as error:
         raise BadRequest(f"the body is not multipart/form-data: {error.detail}") from None
     try:
-        return await _read(form)
+        parts = [await _part(name, value) for name, value in form.multi_items()]
     finally:
         await form.close()
+    return await asyncio.to_thread(_read, parts)
 
 
-async def _read(form: FormData) -> Sent:
+class Part(NamedTuple):
+    """One part of a form."""
+
+    name: str
+    content: bytes
+    is_file: bool
+
+
+async def _part(name: str, value: str | UploadFile) -> Part:
+    if isinstance(value, UploadFile):
+        return Part(name, await value.read(), True)
+    return Part(name, value.encode(errors="replace"), False)
+
+
+def _read(parts: Sequence[Part]) -> Sent:
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
-    seen = hashlib.sha256()
-    for name, part in form.multi_items():
-        content = (
-            await part.read() if isinstance(part, UploadFile) else part.encode(errors="replace")
-        )
-        seen.update(hashlib.sha256(name.encode(errors="replace")).digest())
-        seen.update(hashlib.sha256(content).digest())
-        if isinstance(part, UploadFile) and name != BODY:
-            _add_file(files, name, content)
-        elif name == BODY:
+    for name, content, is_file in parts:
+        if name == BODY:
             _add(fields, _object(content))
+        elif is_file:
+            _add_file(files, name, content)
         else:
             _add(fields, _field(name, content.decode()))
     for name in files:
         _once(fields, name)
+    seen = b"".join(_digest(part.name.encode()) + _digest(part.content) for part in parts)
     # Written again because only JSON is read without guessing at types.
-    return Sent(await parse(json.dumps(fields).encode(), GenerationRequest), seen.digest(), files)
+    return Sent(parsed(json.dumps(fields).encode(), GenerationRequest), seen, files)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _add_file(files: dict[str, bytes], name: str, content: bytes) -> None:

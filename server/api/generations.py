@@ -129,6 +129,6 @@ async def delete_generation(id: GenerationId, gate: Gate, owner: Caller) -> Resp
     if not generation.terminal:
         raise Unavailable(f"{id} is being canceled; delete it again in a moment", retry_after=2.0)
     # Images first: were the record gone and an image not, nobody could ask for it again.
-    await gate.store.delete(*generation.stored_keys)
+    await gate.store.clear(id)
     await gate.broker.remove(generation)
     return Response(status_code=204)

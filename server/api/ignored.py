@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from server.api.refusals import texts
 from server.api.schemas import GenerationRequest
-from server.spec import TAKES_ETA, AnySpec, SdxlConditioning, Warn
+from server.chunks import about
+from server.emphasis import read
+from server.spec import TAKES_ETA, AnySpec, PromptSyntax, SdxlConditioning, Warn
 
 
 def ignored(asked: GenerationRequest, wanted: AnySpec) -> Iterator[Warn]:
     """Each of them, once."""
     yield from _told_to_others(asked, wanted)
+    if wanted.prompt_syntax is PromptSyntax.A1111:
+        yield from _unread(wanted)
     if wanted.refiner is not None and wanted.refiner.switch_at < 1:
         assert asked.refiner is not None
         if asked.refiner.strength is not None:
@@ -35,6 +40,12 @@ def _told_to_others(asked: GenerationRequest, wanted: AnySpec) -> Iterator[Warn]
         if getattr(asked, name) is not None:
             why = f"{wanted.checkpoint} does not read it; checkpoints of the family sdxl do"
             yield _warning(name, f"{name}: {why}")
+
+
+def _unread(wanted: AnySpec) -> Iterator[Warn]:
+    """What of A1111's prompts means nothing here. The worker finds the same, and says it alike."""
+    for field, text in texts(wanted).items():
+        yield from about(field, read(text, wanted.prompt_syntax).ignored)
 
 
 def _of_one(wanted: AnySpec) -> Iterator[Warn]:

@@ -10,7 +10,8 @@ from itertools import chain
 from server.api import fitting
 from server.api.schemas import GenerationRequest, SweepRequest
 from server.catalog import Card, Catalog
-from server.errors import FieldError
+from server.emphasis import read
+from server.errors import FieldError, InvalidSpec
 from server.spec import (
     DISTILLED,
     DISTILLED_STEPS,
@@ -21,6 +22,7 @@ from server.spec import (
     Frozen,
     Hires,
     Inpainting,
+    PromptSyntax,
     Refiner,
     Sigmas,
     Sweep,
@@ -140,20 +142,35 @@ def _amounts(wanted: AnySpec, card: Card) -> Iterator[FieldError]:
         yield FieldError("strength", said)
 
 
+def texts(wanted: AnySpec) -> dict[str, str]:
+    """The prompts of a spec by field; one that SDXL's second encoder reads too stands once."""
+    found = {"prompt": wanted.prompt, "negative_prompt": wanted.negative_prompt}
+    if wanted.sdxl is not None:
+        second = {
+            "prompt_2": wanted.sdxl.prompt_2,
+            "negative_prompt_2": wanted.sdxl.negative_prompt_2,
+        }
+        found |= {name: text for name, text in second.items() if text != found[name[:-2]]}
+    return found
+
+
 def _texts(wanted: AnySpec, card: Card) -> Iterator[FieldError]:
     most = card.limits.max_prompt_characters
-    texts = {"prompt": wanted.prompt, "negative_prompt": wanted.negative_prompt}
-    if wanted.sdxl is not None:
-        texts["prompt_2"] = wanted.sdxl.prompt_2
-        texts["negative_prompt_2"] = wanted.sdxl.negative_prompt_2
-    for name, text in texts.items():
-        if name.endswith("_2") and text == texts[name[:-2]]:
-            continue
+    for name, text in texts(wanted).items():
         if len(text) > most:
             yield FieldError(name, f"{name}: has {len(text):,} characters, at most {most:,} fit")
         elif found := UNPRINTABLE.search(text):
             where = f"U+{ord(found[0]):04X} at position {found.start()}"
             yield FieldError(name, f"{name}: has a control character, {where}")
+        elif wanted.prompt_syntax is PromptSyntax.A1111:
+            yield from _brackets(name, text)
+
+
+def _brackets(name: str, text: str) -> Iterator[FieldError]:
+    try:
+        read(text, PromptSyntax.A1111)
+    except InvalidSpec as error:
+        yield FieldError(name, f"{name}: {error.message}")
 
 
 def _sampling(wanted: AnySpec) -> Iterator[FieldError]:

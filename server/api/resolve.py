@@ -7,7 +7,7 @@ ignored or adjusted is listed as a warning, and `strict` makes a warning a refus
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -26,6 +26,7 @@ from server.spec import (
     Lora,
     Sampler,
     SdxlConditioning,
+    Sigmas,
     Sweep,
     Task,
     TextToImage,
@@ -111,11 +112,18 @@ def _wanted(asked: GenerationRequest, card: Card, catalog: Catalog, uploads: Upl
     if asked.sweep is not None:
         fields |= _swept(asked.sweep)
     if asked.sigmas is None:
-        fields["sigmas"] = chains.spacing(fields["sampler"], card)
+        swept = asked.sweep.sampler if asked.sweep is not None else None
+        fields["sigmas"] = _spacing(swept or [fields["sampler"]], card)
     fields |= chains.resolved(asked, fields, card, catalog)
     if any(catalog[name].family == "sdxl" for name in chains.checkpoints(asked, card)):
         fields["sdxl"] = _sdxl(asked, fields, card)
     return kind(**fields)
+
+
+def _spacing(samplers: Sequence[Sampler], card: Card) -> Sigmas:
+    """The card's, where every one of them has a choice."""
+    found = {chains.spacing(each, card) for each in samplers}
+    return found.pop() if len(found) == 1 else Sigmas.DEFAULT
 
 
 def _own(task: Task, card: Card) -> Iterator[tuple[str, Any]]:

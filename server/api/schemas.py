@@ -149,7 +149,7 @@ class GenerationRequest(Asked):
         None, description="What it should not show; needs a guidance_scale above 1."
     )
     prompt_syntax: PromptSyntax | None = Field(
-        None, description="`a1111` reads (attention:1.2), [alternatives|of|words] and BREAK."
+        None, description="`a1111` reads (more:1.2), [less] and BREAK."
     )
     long_prompts: LongPrompts | None = Field(
         None, description="What becomes of a prompt beyond the text encoder's window."

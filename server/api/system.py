@@ -15,7 +15,7 @@ from server.api.negotiation import JSON
 from server.api.tokenizers import EXAMPLE as TOKENIZED_EXAMPLE
 from server.api.tokenizers import REQUEST_EXAMPLE, Tokenized, TokenizeRequest
 from server.broker import QueueInfo
-from server.catalog import Card, Defaults, Limits
+from server.catalog import Card, Defaults, Limits, Safety
 from server.errors import (
     BadRequest,
     BodyTooLarge,
@@ -37,7 +37,8 @@ CHECKPOINT_EXAMPLE: dict[str, Any] = {
     "family": "sd",
     "native_size": 128,
     "prediction_type": "epsilon",
-    "tasks": ["text-to-image"],
+    "tasks": ["text-to-image", "image-to-image", "inpainting"],
+    "safety": "off",
     "licence": "Apache-2.0",
     "defaults": Defaults(
         sampler=Sampler.DPMPP_2M, num_inference_steps=20, guidance_scale=4.0
@@ -67,6 +68,7 @@ class CheckpointRecord(BaseModel):
     native_size: int
     prediction_type: str
     tasks: tuple[Task, ...]
+    safety: Safety = Field(description="What becomes of a picture that its safety checker flags.")
     licence: str
     defaults: Defaults
     limits: Limits

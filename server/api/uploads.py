@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from server.api.schemas import GenerationRequest
 from server.errors import FieldError, InvalidSpec, Unavailable
 from server.pixels import BadPicture, open_picture
 from server.spec import UPLOADED, Upload
@@ -30,6 +31,7 @@ class Picture:
     """A picture as it was sent, known to be one."""
 
     data: bytes
+    sha256: str
     width: int
     height: int
 
@@ -42,7 +44,7 @@ class Picture:
         """Where it is stored for the generation of this id."""
         return Upload(
             key=f"{id}/input-{field.removesuffix('_image')}.{self.suffix}",
-            sha256=hashlib.sha256(self.data).hexdigest(),
+            sha256=self.sha256,
             width=self.width,
             height=self.height,
         )
@@ -85,7 +87,7 @@ async def discard(store: ImageStore, uploads: Mapping[str, Upload]) -> None:
         await store.delete(*(upload.key for upload in uploads.values()))
 
 
-def sent_pictures(asked: object, files: Mapping[str, bytes]) -> dict[str, str | bytes]:
+def sent_pictures(asked: GenerationRequest, files: Mapping[str, bytes]) -> dict[str, str | bytes]:
     """Those of the fields, then those of the file parts."""
     named = ((field, getattr(asked, field)) for field in UPLOADED)
     return {field: text for field, text in named if text is not None} | dict(files)
@@ -111,7 +113,7 @@ def read_picture(content: str | bytes) -> Picture:
     """
     data = content if isinstance(content, bytes) else _decoded(content)
     with open_picture(data) as opened:
-        return Picture(data, opened.width, opened.height)
+        return Picture(data, hashlib.sha256(data).hexdigest(), opened.width, opened.height)
 
 
 def _decoded(text: str) -> bytes:

@@ -18,7 +18,6 @@ from server.spec import (
     ImageInfo,
     Metrics,
     Progress,
-    Upload,
     Warn,
 )
 from server.stages import Stage, num_stages, stages
@@ -86,14 +85,6 @@ class Generation(Frozen):
     def checkpoint(self) -> str:
         """In whose queue it is, or by whose worker it is drawn."""
         return self.stage.checkpoint if self.handed else self.spec.checkpoint
-
-    @property
-    def stored_keys(self) -> tuple[str, ...]:
-        """Everything that the image store keeps of it: what was sent, handed on and drawn."""
-        fields = (getattr(self.spec, name) for name in type(self.spec).model_fields)
-        sent = (field.key for field in fields if isinstance(field, Upload))
-        handed = (key for keys in self.handed for key in keys)
-        return (*sent, *handed, *(image.key for image in self.images))
 
     def to_hash(self) -> dict[str, str]:
         """Fields of a fresh record; what happens later is written field by field by `delivery`."""

@@ -231,6 +231,8 @@ def _sampler_config(source: Source, card: Card, unet: Config) -> Config:
     if card.family == "sd" and unet["in_channels"] in (LATENTS, INPAINTING):
         # What diffusers' pipelines correct in configs from before these keys existed.
         config |= {"steps_offset": 1, "clip_sample": False}
+    # SDXL's own file says it too; a config without it would let some samplers clip the latents.
+    config = {"clip_sample": False} | config
     if card.zero_terminal_snr:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     config |= card.sampler_config

@@ -24,6 +24,7 @@ from server.models.families import conditioner
 from server.models.folder import Folder
 from server.models.parts import DepthEstimator, Parts, SafetyChecker, TextReader
 from server.models.placement import let_visit, set_attention
+from server.models.replacement_vae import with_vae
 from server.models.single_file import SingleFile
 from server.models.sources import locate, read_json
 
@@ -69,8 +70,10 @@ def load(
         CheckpointError: it cannot be loaded; says which part is wrong and how.
         OutOfMemory: it does not fit the device.
     """
-    parts = load_parts(card, device, dtype, progress, **fitting)
     pickles = fitting.get("allow_pickle", False)
+    parts = with_vae(
+        load_parts(card, device, dtype, progress, **fitting), card, models_dir, pickles
+    )
     reads = conditioner(parts, card.family, models_dir, pickles)
     return LatentDiffusion(parts, reads, Adapters(parts, models_dir, allow_pickle=pickles))
 

@@ -89,6 +89,8 @@ def read_lora(path: Path, places: Places) -> LoraFile:
         return LoraFile({place: _fit(place, layers[place], settings, places) for place in layers})
     except InvalidSpec as error:
         raise InvalidSpec(f"the LoRA {path.name} {error.message}") from error
+    except (AttributeError, TypeError, ValueError, RuntimeError, re.error) as error:
+        raise InvalidSpec(f"the LoRA {path.name} has settings of no sense: {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -104,10 +106,10 @@ def _check_width(tensors: Mapping[str, torch.Tensor], places: Places) -> None:
     """Which checkpoint it was made for shows here first, and says most."""
     for name, tensor in tensors.items():
         found = LAYER.fullmatch(name)
-        if not found or not CROSS_ATTENTION.fullmatch(name) or _role(found) != "down":
+        if not found or not CROSS_ATTENTION.fullmatch(name) or tensor.ndim < 2:
             continue
-        width, ours = tensor.flatten(1).shape[1], places.cross_attention
-        if width != ours:
+        width, ours = tensor.shape[1], places.cross_attention
+        if _role(found) == "down" and width != ours:
             made_for = MADE_FOR.get(width, "another kind of checkpoint")
             raise InvalidSpec(
                 f"was made for {made_for}: its cross attention is {width} wide,"
@@ -152,33 +154,34 @@ def _fit(
     if not {"down", "up"} <= found.keys():
         raise InvalidSpec(f"lacks a half of the layer {layer}")
     down, up, weight = found["down"], found["up"], places.shape(place)
-    rank = down.shape[0]
+    rank = len(down) if down.ndim else 0
+    wanted = torch.Size((rank, *weight[1:]))
     # Linear projections and convolutions of one pixel are the same, and trainers mix them.
-    flat = _without_ones(down)
-    wanted = tuple(size for size in (rank, *weight[1:]))
-    if flat != _without_ones(down.new_empty(wanted)) or up.flatten(1).shape != (weight[0], rank):
+    fits = _without_ones(down.shape) == _without_ones(wanted)
+    if not (rank and fits and _without_ones(up.shape) == (weight[0], rank)):
         raise InvalidSpec(
-            f"does not fit this checkpoint: at {layer} it changes {up.shape[0]} x"
-            f" {tuple(down.shape[1:])}, and the layer has {weight[0]} x {tuple(weight[1:])}"
+            f"does not fit this checkpoint: at {layer} it has {tuple(down.shape)} and"
+            f" {tuple(up.shape)}, and the layer is {tuple(weight)}"
         )
-    alpha = found["alpha"].item() if "alpha" in found else None
-    scale = _scale(place, settings, rank) if alpha is None else alpha / rank
+    scale = found["alpha"].item() / rank if "alpha" in found else _scale(place, settings, rank)
     return LowRank(down.reshape(wanted), up.flatten(1), scale)
 
 
-def _without_ones(tensor: torch.Tensor) -> tuple[int, ...]:
-    rank, first, *rest = tensor.shape if tensor.ndim > 1 else (*tensor.shape, 0)
-    return (rank, first, *(size for size in rest if size != 1))
+def _without_ones(shape: torch.Size) -> tuple[int, ...]:
+    return (*shape[:2], *(size for size in shape[2:] if size != 1))
 
 
 def _scale(place: Place, settings: Mapping[str, Any], rank: int) -> float:
     """From peft's settings, where the file has them; else the factors are meant as they are."""
-    own = {name.removeprefix(f"{place.part}."): value for name, value in settings.items()}
-    if f"{place.part}.lora_alpha" not in settings:
-        return 1.0
-    alpha: float = own["lora_alpha"]
-    for pattern, value in (own.get("alpha_pattern") or {}).items():
+
+    def told(name: str) -> Any:
+        return settings.get(f"{place.part}.{name}")
+
+    alpha = told("lora_alpha")
+    for pattern, value in (told("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", place.layer):
             alpha = value
             break
-    return alpha / math.sqrt(rank) if own.get("use_rslora") else alpha / rank
+    if alpha is None:
+        return 1.0
+    return float(alpha) / (math.sqrt(rank) if told("use_rslora") else rank)

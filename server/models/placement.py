@@ -53,7 +53,7 @@ def _lent(model: Any, device: torch.device) -> Iterator[None]:
     at_home = [(each, each.data) for each in chain(model.parameters(), model.buffers())]
     try:
         for each, data in at_home:
-            each.data = data.to(device)
+            each.data = data.to(device, copy=True)
         yield
     finally:
         for each, data in at_home:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from safetensors import SafetensorError
 
+from server.catalog import Card
 from server.errors import CheckpointError, InvalidSpec
 from server.models.device import device_errors
 from server.models.parts import Parts
-from server.models.shelf import CONFIG
+from server.models.shelf import CONFIG, vaes
 from server.models.sources import read_json
 from server.models.tensors import read_tensors
 
@@ -42,25 +44,48 @@ def read_vae(path: Path, parts: Parts, allow_pickle: bool = False) -> Any:
     with device_errors():
         model.to(parts.vae.device, memory_format=torch.channels_last)
     model.use_slicing = parts.vae.use_slicing
+    for processor in list(parts.vae.attn_processors.values())[:1]:
+        model.set_attn_processor(processor)
     return model
+
+
+def with_vae(parts: Parts, card: Card, models: Path | None, allow_pickle: bool = False) -> Parts:
+    """The parts with the autoencoder that the card names, where it names one.
+
+    Raises:
+        CheckpointError: it is not there or cannot be used; says why.
+    """
+    if not card.vae:
+        return parts
+    try:
+        path = Path(card.vae).expanduser()
+        if not path.exists():
+            path = vaes(models).find(card.vae)
+        return replace(parts, vae=read_vae(path, parts, allow_pickle))
+    except InvalidSpec as error:
+        raise CheckpointError(f"checkpoint {card.name!r}: {error.message}") from error
 
 
 def _from_folder(path: Path, parts: Parts) -> Any:
     config = read_json(path / CONFIG)
     _check(config, parts.vae.config)
+    files = [file.name for file in path.glob(f"{WEIGHTS}*.safetensors")]
+    if not files:
+        raise CheckpointError("it has no weights in safetensors")
     # As for a checkpoint: one whose own config says so overflows in float16.
     upcast = config.get("force_upcast") and parts.dtype is torch.float16
     try:
         model, found = AutoencoderKL.from_pretrained(
             path,
             torch_dtype=torch.float32 if upcast else parts.dtype,
-            variant=None if list(path.glob(f"{WEIGHTS}*[!6].safetensors")) else "fp16",
+            variant="fp16" if all(".fp16" in name for name in files) else None,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(str(error)) from error
+        # Callers need not know the host's folders.
+        raise CheckpointError(str(error).replace(str(path), path.name)) from error
     _refuse_missing(found["missing_keys"])
     return model
 

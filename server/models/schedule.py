@@ -44,7 +44,7 @@ def _steps_before(sampler: Any, share: float) -> int:
     timesteps = sampler.timesteps
     left = int((timesteps < _border(sampler, share)).sum())
     if sampler.order == 2 and left % 2 == 0:
-        left += 1  # a border between the two halves of a step: the step is taken whole
+        left += 1  # not between the two halves of a step, though the expert before may have been
     return len(timesteps) - left
 
 

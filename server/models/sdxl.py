@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,13 +14,6 @@ from server.spec import SdxlConditioning, Size, Spec, Warn
 
 SCORED_TIME_IDS = 5
 """Original size, crop and aesthetic score; the others read six, the last two a target size."""
-
-
-def reads_scores(unet: Any, pooled_width: int) -> bool:
-    """Whether a UNet was trained with aesthetic scores, as refiners are, by the width of its
-    input."""
-    time_ids = unet.config.projection_class_embeddings_input_dim - pooled_width
-    return bool(time_ids == SCORED_TIME_IDS * unet.config.addition_time_embed_dim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,18 @@ from server.errors import CheckpointError
 class _Inert:
     """Stands in for a class that is named in a pickle beside the weights and not needed."""
 
+
+NOT_A_PICKLE = (
+    OSError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What an unpickler says of bytes at random."""
 
 STAND_INS: list[Any] = [
     (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
@@ -59,16 +73,18 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _unpickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(STAND_INS):
+        with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols it may not know
             mapped = zipfile.is_zipfile(path)  # the format of before torch 1.6 cannot be
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path.name} {_why(error)}") from error
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {error}") from error
+    except NOT_A_PICKLE as error:
+        why = str(error).partition("\n")[0] or "it is empty or ends too soon"
+        raise CheckpointError(f"{path.name} is damaged: {why}") from error
 
 
 def _why(error: pickle.UnpicklingError) -> str:
-    called = re.search(r"(?:GLOBAL|Blocklisted|function) (\S+\.\S+)", str(error))
+    called = re.search(r"GLOBAL (\S+)", str(error))
     what = f"calls {called[1]}" if called else "holds more than weights or is damaged"
     return f"{what}: nothing but tensors is ever unpickled, so it is refused"

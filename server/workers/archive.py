@@ -1,5 +1,5 @@
 """The image store as a studio uses it: with patience. A store that is away is waited for until the
-deadline, because what was drawn so far is worth more than the time."""
+deadline, because what was drawn is worth more than the time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Archive:
-    """Blocking; for threads that have nothing else to do. Methods that wait for the store raise
-    `Unavailable` where it does not come back in time, or the archive is closed."""
+    """Blocking; for threads that have nothing else to do. What keeps pictures waits for the store,
+    and raises `Unavailable` where it does not come back in time, or the archive is closed."""
 
     def __init__(self, store: ImageStore, version: str) -> None:
         self._store = store
@@ -40,14 +40,14 @@ class Archive:
         """Wait for the store no more."""
         self._closing.set()
 
-    def inputs(self, claim: Claim, unwanted: Callable[[], bool]) -> list[Inputs]:
-        """What each image starts from; `unwanted` says whether nobody needs it any more.
+    def inputs(self, claim: Claim) -> list[Inputs]:
+        """What each image starts from. Does not wait: others can be prepared meanwhile.
 
         Raises:
             GenerationFailed: something is not there any more or cannot be decoded; says what.
+            Unavailable: the store cannot be reached.
         """
-        load = lambda: inputs_of(claim, self._store.read)  # noqa: E731
-        return self._patiently(claim, load, unwanted)
+        return inputs_of(claim, self._store.read)
 
     def hand_on(self, claim: Claim, made: Sequence[NDArray[Any]]) -> tuple[str, ...]:
         """Keep what the next stage takes; returns the keys."""
@@ -67,16 +67,18 @@ class Archive:
         except Unavailable as error:
             log.warning("left in the store: %s", error, extra={"generation": claim.id})
 
-    def _patiently(
-        self, claim: Claim, action: Callable[[], T], unwanted: Callable[[], bool] = lambda: False
-    ) -> T:
+    def _patiently(self, claim: Claim, action: Callable[[], T]) -> T:
         pause = SHORTEST_PAUSE_SECONDS
         while True:
             try:
                 return action()
             except Unavailable as error:
-                late = time.time() + pause > claim.deadline
-                if late or unwanted() or self._closing.wait(pause):
+                if time.time() + pause > claim.deadline or self._closing.wait(pause):
                     raise
                 log.warning("trying again: %s", error, extra={"generation": claim.id})
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                pause = longer(pause)
+
+
+def longer(pause: float) -> float:
+    """How long to wait the next time."""
+    return min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -20,11 +20,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from server.catalog import Safety
+from server.errors import Unavailable
 from server.metrics import WorkerMetrics
 from server.pixels import Inputs
 from server.spec import GenerationState, Progress
 from server.storage import ImageStore
-from server.workers.archive import Archive
+from server.workers import archive
+from server.workers.archive import Archive, longer
 from server.workers.calls import Calls
 from server.workers.engine import Engine, Outcome, Step, Ticket
 from server.workers.finishing import Finisher
@@ -97,7 +99,7 @@ class EngineStudio:
         flight = Flight(claim)
         with self._lock:
             self._flights[claim.execution] = flight
-        self._submit(self._preparer, self._prepare, flight)
+        self._submit(self._preparer, self._prepare, flight, archive.SHORTEST_PAUSE_SECONDS)
 
     def cancel(self, claim: Claim) -> None:
         """Stop drawing between two steps; `finish` is told, once."""
@@ -145,21 +147,37 @@ class EngineStudio:
         late = wait(set(self._tasks), max(0.0, deadline - time.monotonic())).not_done
         return not late and not self._thread.is_alive()
 
-    def _prepare(self, flight: Flight) -> None:
-        if flight.over:
+    def _prepare(self, flight: Flight, pause: float) -> None:
+        """`pause`: seconds until the next try where the store is away."""
+        if flight.over or self._closing.is_set():
             return
         try:
             self._make_ready(flight)
         except Exception as error:  # a spec that cannot be prepared fails itself only
-            log.exception("could not be prepared", extra={"generation": flight.claim.id})
+            about = {"generation": flight.claim.id}
+            if isinstance(error, Unavailable) and time.time() + pause < flight.claim.deadline:
+                log.warning("trying again: %s", error, extra=about)
+                self._prepare_later(flight, pause)
+                return
+            log.exception("could not be prepared", extra=about)
             result = ended_by(error)
             self._inbox.put(lambda: self._end(flight, result))
             return
         self._inbox.put(lambda: self._join(flight))
 
+    def _prepare_later(self, flight: Flight, pause: float) -> None:
+        """Others do not wait behind it."""
+        timer = threading.Timer(pause, self._prepare_soon, (flight, longer(pause)))
+        timer.daemon = True
+        timer.start()
+
+    def _prepare_soon(self, flight: Flight, pause: float) -> None:
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            self._submit(self._preparer, self._prepare, flight, pause)
+
     def _make_ready(self, flight: Flight) -> None:
         claim = flight.claim
-        inputs = self._archive.inputs(claim, lambda: flight.over)
+        inputs = self._archive.inputs(claim)
         began = time.monotonic()
         with self._calls.watched():
             flight.tickets = self._tickets(claim, inputs, began + claim.deadline - time.time())

@@ -82,5 +82,6 @@ def _draw(denoiser: Any, card: Card, steps: int) -> tuple[Any, NDArray[np.uint8]
             if outcome.error is not None:
                 raise outcome.error
             assert outcome.picture is not None
-            return ticket, outcome.picture.array()
+            pixels: Any = outcome.picture.array()
+            return ticket, pixels
     raise AssertionError("the engine lost its ticket")

@@ -12,7 +12,7 @@ CARDS = """
 [checkpoints.any]
 extends = "demo"
 tasks = ["text-to-image", "image-to-image", "inpainting", "depth-to-image"]
-defaults = { strength = 0.75 }
+defaults = { strength = 0.75, sigmas = "karras" }
 
 [checkpoints.x4]
 extends = "demo"

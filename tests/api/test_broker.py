@@ -22,7 +22,7 @@ from server.spec import SPEC, Metrics, Progress, new_generation_id
 from server.stages import stages
 from server.workers.stage import Claim
 from tests.api.house import Hands
-from tests.builders import a_claim_of, a_refiner, a_spec, an_inpainting, an_upscaler
+from tests.builders import a_claim_of, a_refiner, a_spec, an_upscaler
 from tests.redis_server import RedisServer
 
 RETENTION = 600
@@ -106,14 +106,6 @@ def test_a_record_of_before_there_were_stages_is_at_its_first() -> None:
     assert (generation.stage_number, generation.checkpoint) == (0, "demo")
     assert generation.stage == stages(generation.spec)[0]
     assert (generation.stage_metrics, generation.queued_at) == ((), None)
-
-
-def test_a_record_names_everything_it_has_in_the_store() -> None:
-    spec = SPEC.dump_json(an_inpainting(refiner=a_refiner()))
-    images = b'[{"key":"0.png","seed":1,"width":8,"height":8,"sha256":"0"}]'
-    stored = {b"spec": spec, b"handed": b'[["a","b"]]', b"images": images}
-    generation = Generation.from_hash(RECORD | stored)
-    assert sorted(generation.stored_keys) == ["0.png", "a", "b", "image", "mask"]
 
 
 def some_metrics(**changes: Any) -> Metrics:

@@ -229,6 +229,11 @@ def test_a_sweep_that_cannot_be_drawn_is_refused(
     assert field in refused(atelier, **fields)
 
 
+def test_samplers_without_a_choice_of_sigmas_can_be_swept(atelier: httpx.Client) -> None:
+    assert accepted(atelier, sweep={"sampler": ["euler", "ddim"]})["spec"]["sigmas"] == "default"
+    assert accepted(atelier, sweep={"sampler": ["euler", "lms"]})["spec"]["sigmas"] == "karras"
+
+
 def test_a_sweep_of_strengths_is_for_pictures(atelier: httpx.Client) -> None:
     fields = {"task": "image-to-image", "image": picture(), "sweep": {"strength": [0.2, 0.8]}}
     assert accepted(atelier, **fields)["spec"]["strength"] == 0.2

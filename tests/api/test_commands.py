@@ -11,6 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from server import log
 from server.cli import app
 from tests.api.house import Hands
 from tests.api.pictures import mask, picture
@@ -45,6 +46,8 @@ def drawing(painter: Hands, *pictures: bytes, checkpoint: str = "any") -> Iterat
 def darkroom(atelier: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Darkroom:
     """Runs the command in an empty folder, at the atelier's server."""
     monkeypatch.chdir(tmp_path)
+    # It would log to the runner's stderr, which is closed when the command ends.
+    monkeypatch.setattr(log, "configure", lambda *_: None)
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments, "--server", str(atelier.base_url)])
@@ -77,7 +80,7 @@ def test_generate_can_go_on_from_the_first_drawing(
     darkroom: Darkroom, atelier: httpx.Client, painter: Hands
 ) -> None:
     with drawing(painter, b"PNG") as drawn:
-        said = "--checkpoint any --hires 1.5 --refiner any --switch-at 0.7".split()
+        said = ["--checkpoint", "any", "--hires", "1.5", "--refiner", "any", "--switch-at", "0.7"]
         assert darkroom("generate", "a boat", *said).exit_code == 0
     spec = spec_of(atelier, drawn[0])
     assert spec["hires"]["width"] == 192  # type: ignore[index]
@@ -135,7 +138,7 @@ def test_sweep_varies_what_it_is_told_to(
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a boat\n")
     with drawing(painter, b"one", b"all") as drawn:
-        varied = "--vary sampler=ddim,euler --vary num-inference-steps=5,10".split()
+        varied = ["--vary", "sampler=ddim,euler", "--vary", "num-inference-steps=5,10"]
         done = darkroom("sweep", "prompts.txt", *varied, "--checkpoint", "any")
     assert done.exit_code == 0, done.output
     [spec] = [spec_of(atelier, id) for id in drawn]

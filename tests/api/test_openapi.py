@@ -196,6 +196,9 @@ def test_the_examples_ask_for_what_the_demo_can_draw(document: Document) -> None
         "prompt_2_ignored",
         "refiner_strength_ignored",
         "size_adjusted",
+        "prompt_and_ignored",
+        "prompt_chunked",
+        "nsfw_blurred",
         "prompt_truncated",
     ],
 )

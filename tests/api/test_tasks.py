@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import random
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
+from server.api.body import LARGE
 from server.api.records import GenerationRecord
 from server.spec import SPEC, ImageToImage
 from tests.api.house import Hands
@@ -283,10 +287,38 @@ def test_a_data_uri_is_read_as_its_base64_is(atelier: httpx.Client) -> None:
 
 
 def test_a_photograph_is_turned_upright(atelier: httpx.Client) -> None:
-    from PIL import Image
-
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     sent = picture(192, 128, "JPEG", exif=exif)
     spec = spec_of(atelier, task="image-to-image", image=sent)
     assert (spec["width"], spec["height"]) == (128, 192)
+
+
+def test_brackets_that_cannot_be_read_are_refused_before_anything_is_queued(
+    atelier: httpx.Client,
+) -> None:
+    found = refused(atelier, prompt_syntax="a1111", prompt="(" * 80, negative_prompt="(a:1e9)")
+    assert "brackets" in found["prompt"]
+    assert spec_of(atelier, prompt="(" * 80)["prompt"] == "(" * 80, "plain ones are text"
+
+
+def test_what_a1111_would_do_between_steps_is_listed_as_ignored(atelier: httpx.Client) -> None:
+    sent = body(prompt="a [red:blue:0.5] circle AND a boat", prompt_syntax="a1111")
+    warnings = atelier.post("/v1/generations", json=sent).json()["warnings"]
+    codes = {warning["code"] for warning in warnings}
+    assert codes == {"prompt_and_ignored", "prompt_editing_ignored"}
+    assert {warning["field"] for warning in warnings} == {"prompt"}
+
+
+def test_a_large_picture_in_json_is_read(atelier: httpx.Client) -> None:
+    noise = random.Random(0).randbytes(512 * 512 * 3)
+    out = io.BytesIO()
+    Image.frombytes("RGB", (512, 512), noise).save(out, "PNG")
+    assert len(out.getvalue()) > LARGE
+    fields = {"task": "image-to-image", "image": out.getvalue()}
+    assert spec_of(atelier, **fields)["image"]["width"] == 512
+    assert "streng" in refused_after(atelier, streng=1, **fields)
+
+
+def refused_after(atelier: httpx.Client, **fields: Any) -> str:
+    return str(atelier.post("/v1/generations", json=body(**fields)).json()["detail"])

@@ -149,6 +149,16 @@ FORMS: dict[str, tuple[list[tuple[str, Any]], int, str]] = {
         422,
         "invalid_request",
     ),
+    "a hundred thousand names in the JSON, and one twice": (
+        [("request", (None, json.dumps({str(i): 0 for i in range(100_000)})[:-1] + ', "9": 1}'))],
+        422,
+        "invalid_request",
+    ),
+    "a long name twice in the JSON": (
+        [("request", (None, '{"X": 1, "X": 2}'.replace("X", "a" * 9000)))],
+        422,
+        "invalid_request",
+    ),
     "a field beside the JSON again": (
         [("request", REQUEST), ("image", IMAGE), ("prompt", (None, "b"))],
         422,

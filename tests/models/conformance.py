@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 import transformers
 
@@ -31,7 +32,7 @@ from server.stages import Handover, Stage
 from server.workers.engine import Engine, Ticket
 from tests import builders
 from tests.models import oracle, zoo
-from tests.models.drawing import a_depth, a_mask, a_picture, apart, draw, prepare
+from tests.models.drawing import NOTHING, a_depth, a_mask, a_picture, apart, draw, prepare
 
 BAR = 1e-4
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -59,7 +60,7 @@ class Row:
     replica: str
     task: Task
     make: Callable[..., AnySpec]
-    inputs: Inputs = Inputs()
+    inputs: Inputs = NOTHING
     what: str = ""
     share: tuple[tuple[str, Any], ...] = ()
     """Fields of the stage."""
@@ -71,11 +72,10 @@ class Row:
 
     @property
     def noised(self) -> bool:
-        """Whether noise is added to a picture, whatever the strength."""
-        own_mask = self.replica.endswith("inpainting")
-        handed = any(name == "begin" for name, _ in self.share)
-        starts = {Task.TEXT_TO_IMAGE, Task.UPSCALE} | ({Task.INPAINTING} if own_mask else set())
-        return self.task not in starts and not handed
+        """Whether noise is added to a picture, even at full strength."""
+        starts_from_noise = {Task.TEXT_TO_IMAGE, Task.UPSCALE}
+        own_mask = self.task is Task.INPAINTING and self.replica.endswith("inpainting")
+        return self.task not in starts_from_noise and not own_mask
 
     @property
     def rescaled_by_us(self) -> bool:
@@ -92,21 +92,26 @@ class Case:
     stage: Stage
     joins: int
 
-    @property
-    def refused(self) -> bool:
-        """IPNDM has no way to add noise to a picture: diffusers fails, and we say no."""
-        return self.sampler is Sampler.IPNDM and self.row.noised
-
 
 @dataclass(frozen=True)
 class Cell:
-    """The largest relative difference of final latents; None where both refuse."""
+    """The largest relative difference of final latents."""
 
-    alone: float | None
-    together: float | None
+    alone: float
+    together: float
 
 
-Cells = dict[tuple[Row, Sampler], Cell]
+Cells = dict[tuple[Row, Sampler], Cell | None]
+"""None where there is nothing to compare; `why_not` knows why."""
+
+
+def why_not(row: Row, sampler: Sampler) -> str | None:
+    """The footnote that says why there is nothing to compare."""
+    if sampler is not Sampler.IPNDM:
+        return None
+    if row.share:
+        return "share"
+    return "noise" if row.noised else None
 
 
 def _sizes(side: int) -> SdxlConditioning:
@@ -117,7 +122,7 @@ def _sizes(side: int) -> SdxlConditioning:
         crops_coords_top_left=(8, 0),
         target_size=(side, side),
         negative_original_size=(2 * side, side),
-        negative_crops_coords_top_left=(0, 0),
+        negative_crops_coords_top_left=(8, 0),  # diffusers reads it for text-to-image only
         negative_target_size=(side, side),
         aesthetic_score=6.5,
         negative_aesthetic_score=2.0,
@@ -133,9 +138,7 @@ def _plain(replica: str, **fields: Any) -> tuple[Row, ...]:
     """The three tasks of a UNet without extra channels."""
     return (
         Row(replica, Task.TEXT_TO_IMAGE, partial(builders.a_spec, **fields)),
-        Row(
-            replica, Task.IMAGE_TO_IMAGE, partial(builders.an_image_to_image, **fields), PAINTED
-        ),
+        Row(replica, Task.IMAGE_TO_IMAGE, partial(builders.an_image_to_image, **fields), PAINTED),
         _painted(replica, **fields),
     )
 
@@ -161,8 +164,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         "sd-x4-upscaler",
         Task.UPSCALE,
-        partial(builders.an_upscale, width=128, height=128),
-        Inputs(image=a_picture(32, 32)),
+        partial(builders.an_upscale, **_SMALL),
+        Inputs(image=a_picture(16, 16)),
     ),
     *_plain("sdxl-base", **_SDXL),
     Row(
@@ -198,7 +201,7 @@ def cases(replica: str, turn: int) -> Iterator[Case]:
             guidance = GUIDANCE[(i + j + turn) % len(GUIDANCE)]
             fields: dict[str, Any] = {
                 "sampler": sampler,
-                "num_inference_steps": 4 + (i + j) % 3,
+                "num_inference_steps": 4 + (i + j) % 2,
                 "seed": 100 * i + j,
                 "eta": 0.3 * (j % 2),
                 "prompt": f"{j} red circles",
@@ -212,41 +215,29 @@ def cases(replica: str, turn: int) -> Iterator[Case]:
 
 def measure(folder: Path, denoiser: LatentDiffusion, replica: str, turn: int) -> Cells:
     """Every row of a checkpoint with every sampler, once."""
-    todo = list(cases(replica, turn))
-    drawn = [case for case in todo if not case.refused]
-    together = dict(zip(drawn, all_together(denoiser, drawn), strict=True))
-    measured = {}
-    for case in todo:
-        truth = theirs(folder, case)
-        alone = ours(denoiser, case)
-        if truth is None or alone is None:
-            assert truth is alone is None, f"{case.row.name} with {case.sampler}"
-            measured[case.row, case.sampler] = Cell(None, None)
+    cells: Cells = {}
+    drawn = []
+    for case in cases(replica, turn):
+        if why_not(case.row, case.sampler):
+            refuse(folder, denoiser, case)
+            cells[case.row, case.sampler] = None
         else:
-            measured[case.row, case.sampler] = Cell(
-                apart(alone, truth), apart(together[case], truth)
-            )
-    return measured
+            drawn.append(case)
+    for case, together in zip(drawn, all_together(denoiser, drawn), strict=True):
+        theirs = oracle.latents(folder, case.stage, case.row.inputs)
+        alone = draw(denoiser, case.stage, inputs=case.row.inputs).latents
+        cells[case.row, case.sampler] = Cell(apart(alone, theirs), apart(together, theirs))
+    return cells
 
 
-def theirs(folder: Path, case: Case) -> torch.Tensor | None:
-    """What diffusers draws; None where it fails as it is known to fail."""
-    try:
-        return oracle.latents(folder, case.stage, case.row.inputs)
-    except AttributeError as error:
-        if case.refused and "add_noise" in str(error):
-            return None
-        raise
-
-
-def ours(denoiser: LatentDiffusion, case: Case) -> torch.Tensor | None:
-    """What we draw; None where we refuse the sampler."""
-    try:
-        return draw(denoiser, case.stage, inputs=case.row.inputs).latents
-    except InvalidSpec as error:
-        if case.refused and error.field == "sampler":
-            return None
-        raise
+def refuse(folder: Path, denoiser: LatentDiffusion, case: Case) -> None:
+    """See that diffusers fails for the reason we give, and that we say no in words."""
+    with pytest.raises(InvalidSpec) as said:
+        prepare(denoiser, case.stage, inputs=case.row.inputs)
+    assert said.value.field == "sampler"
+    if why_not(case.row, case.sampler) == "noise":
+        with pytest.raises(AttributeError, match="add_noise"):
+            oracle.latents(folder, case.stage, case.row.inputs)
 
 
 def all_together(denoiser: LatentDiffusion, drawn: Sequence[Case]) -> list[torch.Tensor]:
@@ -266,42 +257,40 @@ def all_together(denoiser: LatentDiffusion, drawn: Sequence[Case]) -> list[torch
 
 
 def worst(measured: Sequence[Cells]) -> Cells:
-    """Of several rounds, the largest of each cell."""
-    cells: Cells = {}
-    for key in measured[0]:
-        found = [each[key] for each in measured]
-        cells[key] = Cell(_largest(c.alone for c in found), _largest(c.together for c in found))
-    return cells
+    """Of several rounds, the largest of each number."""
+    return {key: _worst([each[key] for each in measured]) for key in measured[0]}
 
 
-def _largest(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
+def _worst(cells: Sequence[Cell | None]) -> Cell | None:
+    known = [cell for cell in cells if cell is not None]
+    if not known:
+        return None
+    return Cell(max(cell.alone for cell in known), max(cell.together for cell in known))
 
 
 def tables(cells: Cells) -> str:
-    """Both tables in Markdown, with their footnotes."""
-    alone = _table({key: cell.alone for key, cell in cells.items()})
-    together = _table({key: cell.together for key, cell in cells.items()})
-    return "\n".join(
-        [BEGIN, "", "### Alone", "", *alone, "", "### In company", "", *together, "", END]
-    )
+    """Both tables in Markdown."""
+    lines = [BEGIN, "", "### Alone", ""]
+    lines += _table(cells, lambda cell: cell.alone)
+    lines += ["", "### In company", ""]
+    lines += _table(cells, lambda cell: cell.together)
+    return "\n".join([*lines, "", END])
 
 
-def _table(values: dict[tuple[Row, Sampler], float | None]) -> Iterator[str]:
+def _table(cells: Cells, pick: Callable[[Cell], float]) -> Iterator[str]:
     yield "| checkpoint | task | " + " | ".join(f"`{sampler}`" for sampler in Sampler) + " |"
     yield "| --- | --- |" + " ---: |" * len(Sampler)
     for row in ROWS:
-        numbers = " | ".join(number(values[row, sampler]) for sampler in Sampler)
-        mark = " [^rescale]" if row.rescaled_by_us else ""
+        numbers = " | ".join(_number(row, s, cells[row, s], pick) for s in Sampler)
+        mark = "[^rescale]" if row.rescaled_by_us else ""
         yield f"| `{row.replica}` | {row.name}{mark} | {numbers} |"
 
 
-def number(value: float | None) -> str:
-    """Rounded up to one digit, or a reference to why there is none."""
-    if value is None:
-        return "no [^noise]"
-    return f"{value:.0e}".replace("e-0", "e-") if value else "0"
+def _number(row: Row, sampler: Sampler, cell: Cell | None, pick: Callable[[Cell], float]) -> str:
+    """Rounded to one digit, or why there is none."""
+    if cell is None:
+        return f"no[^{why_not(row, sampler)}]"
+    return f"{pick(cell):.0e}".replace("e-0", "e-") if pick(cell) else "0"
 
 
 def read(page: str) -> list[dict[tuple[str, str], list[str]]]:
@@ -313,7 +302,7 @@ def read(page: str) -> list[dict[tuple[str, str], list[str]]]:
         if columns[0] == "checkpoint":
             found.append({("", ""): columns[2:]})
         elif line.startswith("| `"):
-            task = columns[1].replace(" [^rescale]", "")
+            task = columns[1].replace("[^rescale]", "")
             found[-1][columns[0].strip("`"), task] = columns[2:]
     return found
 

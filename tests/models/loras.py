@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -72,8 +73,10 @@ def wearing(folder: Path, worn: Mapping[Path, float]) -> Iterator[None]:
     """The oracle draws with these."""
     pipe, _ = oracle.pipeline(folder)
     names = [file.stem for file in worn]
-    for file, name in zip(worn, names, strict=True):
-        pipe.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two are meant
+        for file, name in zip(worn, names, strict=True):
+            pipe.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
     pipe.set_adapters(names, list(worn.values()))
     try:
         yield
@@ -145,5 +148,7 @@ def _targets(tensors: Mapping[str, torch.Tensor], parts: Mapping[str, Any]) -> d
         part, _, layer = name.partition(".")
         if name.endswith(".lora_A.weight"):
             layer = layer.removesuffix(".lora_A.weight")
-            found[part].append(layer.removeprefix("text_model.") if part == "text_encoder" else layer)
+            found[part].append(
+                layer.removeprefix("text_model.") if part == "text_encoder" else layer
+            )
     return {f"{part}.target_modules": layers for part, layers in found.items()}

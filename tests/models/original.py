@@ -80,7 +80,10 @@ def original(folder: Path) -> Tensors:
     tensors = _under("model.diffusion_model.", _unet(folder)) | _under(
         "first_stage_model.", _vae(folder)
     )
-    if not xl and json.loads((folder / "text_encoder/config.json").read_text())["hidden_act"] == "gelu":
+    if (
+        not xl
+        and json.loads((folder / "text_encoder/config.json").read_text())["hidden_act"] == "gelu"
+    ):
         return tensors | _under("cond_stage_model.model.", _open_clip(folder / "text_encoder"))
     if not xl:
         return tensors | _under("cond_stage_model.transformer.text_model.", _clip(folder))

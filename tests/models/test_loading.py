@@ -212,24 +212,29 @@ def test_an_autoencoder_works_in_slices_and_tiles_where_asked(folder: Path) -> N
 
 
 def test_a_visitor_leaves_nothing_on_the_device(folder: Path) -> None:
-    """A second CPU "device" shows the moves: what is lent is a copy, what stays is the same."""
+    """Lent to the CPU it is a copy too, so the moves show without a GPU."""
     encoder = loaded(folder).readers[0].encoder
     home = {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()}
-    ids = torch.arange(77)[None]
+    ids, norm, seen = torch.arange(77)[None], encoder.final_layer_norm, []
+    norm.register_forward_hook(lambda *_: seen.append(norm.weight.data_ptr()))
     with on_device():
         alone = encoder(ids).last_hidden_state
         let_visit(encoder, torch.device("cpu"))
         visiting = encoder(input_ids=ids).last_hidden_state
     assert torch.equal(visiting, alone)
+    assert seen[0] == home["final_layer_norm.weight"] != seen[1]
     assert {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()} == home
 
 
 def test_a_visitor_goes_home_after_an_error_too(folder: Path) -> None:
     encoder = loaded(folder).readers[0].encoder
-    let_visit(encoder, torch.device("meta"))  # where nothing can be computed in earnest
-    with pytest.raises(NotImplementedError), on_device():
-        encoder(torch.arange(77)[None]).last_hidden_state.cpu()
-    assert encoder.device == torch.device("cpu")
+    home = {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()}
+    let_visit(encoder, torch.device("cpu"))
+    with pytest.raises(IndexError), on_device():
+        encoder(torch.full((1, 77), 10**6))
+    assert {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()} == home
+    with on_device():
+        assert encoder(torch.arange(77)[None]).last_hidden_state.isfinite().all()
 
 
 @pytest.mark.gpu

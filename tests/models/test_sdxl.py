@@ -184,7 +184,7 @@ def test_the_picture_is_that_of_diffusers_to_a_grey_level(
 
 
 def an_ensemble(sampler: Sampler, switch_at: float, **changes: Any) -> TextToImage:
-    own = {"sampler": sampler, "num_inference_steps": 10}
+    own = {"sampler": sampler, "num_inference_steps": 6}
     refiner = builders.a_refiner(switch_at=switch_at, guidance_scale=3.0, **own)
     return a_spec(refiner=refiner, guidance_rescale=0.3, **own, **changes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
+from server.catalog import Card
 from server.errors import CheckpointError
-from server.models.loading import load_parts
+from server.models.diffusion import LatentDiffusion
+from server.models.loading import load, load_parts
 from server.models.parts import Parts
 from server.models.single_file import CONFIGS, KNOWN, SingleFile
 from server.models.vocabulary import clip_vocabulary
+from server.workers.native import native_inputs, native_stage
 from tests.models import zoo
 from tests.models.original import original, write_original
 
@@ -67,6 +71,27 @@ def test_a_single_file_is_the_same_as_its_folder(
     text = "a b"
     for left, right in zip(single.readers, whole.readers, strict=True):
         assert left.tokenizer(text).input_ids == right.tokenizer(text).input_ids
+
+
+@pytest.mark.parametrize("name", [V1, "sd-v2", "sdxl-base"])
+def test_a_single_file_draws_the_same_latents_as_its_folder(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    folder = folders[name]
+    file = write_original(folder, tmp_path / "whole.safetensors")
+    cards = single_card(name, folder, file), zoo.card(name, folder)
+    left, right = (drawn(load(card, "cpu"), card) for card in cards)
+    assert torch.equal(left, right)
+
+
+def drawn(denoiser: LatentDiffusion, card: Card) -> torch.Tensor:
+    """Final latents of the card's first task."""
+    stage = native_stage(card, num_inference_steps=3, prompt="a b")
+    state = denoiser.prepare(stage, 0, native_inputs(stage))
+    while state.steps_done < state.steps_total:
+        [prediction] = denoiser.predict([state])
+        denoiser.advance(state, prediction)
+    return state.latents
 
 
 def test_a_file_in_half_precision_becomes_what_the_device_wants(
@@ -141,8 +166,6 @@ def test_what_the_trainer_left_beside_the_weights_does_no_harm(
 
 
 def _with_global(file: Path, before: bytes, after: bytes) -> Path:
-    import zipfile
-
     changed = file.with_name("changed.ckpt")
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(changed, "w") as new:
         for entry in old.infolist():
@@ -162,6 +185,14 @@ def test_a_truncated_file_is_called_damaged(
     file.write_bytes(file.read_bytes()[:-100_000])
     with pytest.raises(CheckpointError, match=r"cut\.\w+ (is damaged|holds more .*damaged)"):
         load_parts(single_card(V1, folders[V1], file), "cpu", allow_pickle=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", b"\x80\x02}q\x00.", bytes(range(256))])
+def test_bytes_that_are_no_pickle_are_an_error_in_words(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "odd.ckpt"
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"odd\.ckpt (is damaged|holds)"):
+        load_parts(zoo.card(V1, file), "cpu", allow_pickle=True)
 
 
 MISSING = {

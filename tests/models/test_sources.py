@@ -233,7 +233,7 @@ def test_a_folder_that_is_not_there_is_named(source: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_named_not_looked_for_on_the_hub() -> None:
-    with pytest.raises(CheckpointError, match="there is no file models/mine.safetensors"):
+    with pytest.raises(CheckpointError, match=r"there is no file models/mine\.safetensors"):
         locate(zoo.card(V1, Path("models/mine.safetensors")))
 
 

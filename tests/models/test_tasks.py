@@ -282,9 +282,12 @@ def test_pictures_of_all_noise_levels_share_a_call(replica: Replica) -> None:
 
 
 def test_tiles_of_a_large_picture_join_without_a_seam(one_core: None) -> None:
-    # A trained autoencoder: one of random weights sees in each tile another picture.
+    # A trained autoencoder and what it knows: to random weights each tile is another picture.
     vae = AutoencoderKL.from_pretrained(locate(load_catalog()["demo"]) / "vae")
-    picture = torch.from_numpy(a_picture(256, 192)).permute(2, 0, 1)[None] / 127.5 - 1
+    y, x = torch.meshgrid(torch.arange(192), torch.arange(256), indexing="ij")
+    circle = (y - 96) ** 2 + (x - 128) ** 2 < 60**2
+    red, blue = torch.tensor([[1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]]).view(2, 3, 1, 1)
+    picture = torch.where(circle, red, blue)[None]
     with torch.inference_mode():
         latents = Autoencoder(vae).encode(picture, torch.Generator().manual_seed(1))
         latents_in_all = latents.shape[-1] * latents.shape[-2]
@@ -295,7 +298,7 @@ def test_tiles_of_a_large_picture_join_without_a_seam(one_core: None) -> None:
     assert torch.equal(fits, whole)
     assert not torch.equal(tiled, whole)
     assert (tiled - whole).abs().mean() < 0.02
-    assert (tiled - whole).abs().max() < 0.5
+    assert (tiled - picture).abs().mean() < (whole - picture).abs().mean() + 0.01
 
 
 def test_a_large_picture_does_not_change_how_its_neighbours_are_encoded(replica: Replica) -> None:

@@ -197,9 +197,7 @@ ZOO: dict[str, Replica] = {
     "sd-v2": Replica(sd_v2, V),
     "sd-v2-inpainting": Replica(sd_v2_inpainting, {"tasks": [Task.INPAINTING]}),
     "sd-v2-depth": Replica(sd_v2_depth, {"tasks": [Task.DEPTH_TO_IMAGE]}),
-    "sd-x4-upscaler": Replica(
-        sd_x4_upscaler, V | {"tasks": [Task.UPSCALE], "native_size": 128}
-    ),
+    "sd-x4-upscaler": Replica(sd_x4_upscaler, V | {"tasks": [Task.UPSCALE], "native_size": 128}),
     "sdxl-base": Replica(sdxl_base, SDXL),
     "sdxl-inpainting": Replica(sdxl_inpainting, SDXL | {"tasks": [Task.INPAINTING]}),
     "sdxl-refiner": Replica(sdxl_refiner, SDXL | {"tasks": [Task.IMAGE_TO_IMAGE]}),
@@ -323,7 +321,9 @@ def _text_encoder_2(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
 
 
 def _pndm() -> PNDMScheduler:
-    return PNDMScheduler(**_noise(skip_prk_steps=True))
+    scheduler = PNDMScheduler(**_noise(skip_prk_steps=True))
+    scheduler.register_to_config(clip_sample=False)  # as in all of Stable Diffusion's own files
+    return scheduler
 
 
 def _ddim(**changes: Any) -> DDIMScheduler:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from obstore.store import MemoryStore
@@ -19,12 +20,12 @@ from server.workers.engine import Engine
 from server.workers.ledger import DEATHS_BEFORE_ALONE, Ledger, Refusal, Rescue
 from server.workers.link import connect
 from server.workers.simulated import SimulatedDenoiser
-from server.workers.stage import Ended, Handed
+from server.workers.stage import Ended
 from server.workers.studio import EngineStudio
 from tests.builders import a_hires, a_refiner, an_upscaler
 from tests.queue.crew import ThreadWorker, short, until
 from tests.queue.faults import Gate, GatedRedis
-from tests.queue.scripted import ScriptedStudio, drawn, handed, metrics
+from tests.queue.scripted import ScriptedStudio, done, handed
 
 
 def chain(desk, **changes):
@@ -127,7 +128,7 @@ def test_between_two_stages_it_is_queued_where_the_next_one_is_drawn(desk, base)
     assert (record.status, record.checkpoint, record.started_at) == ("queued", "refiner", begun)
     assert record.progress.steps_done == 4
     assert record.progress.steps_total == 4 + 1 + 4  # a quarter of the refiner's, the upscaler's
-    assert list(record.stored_keys) == handed(claimed).keys
+    assert [list(keys) for keys in record.handed] == [handed(claimed).keys]
 
 
 def test_progress_goes_on_where_the_stage_before_has_ended(desk, crew):
@@ -145,17 +146,25 @@ def test_progress_goes_on_where_the_stage_before_has_ended(desk, crew):
     assert told == sorted(told)
 
 
-def test_what_the_stages_warned_of_is_kept_together(desk, base, refining):
-    id = desk.submit(refiner=a_refiner())
-    first, second = (Warn(code=code, message=code) for code in ("one", "two"))
-    claimed = claim(base)
-    given = Handed(handed(claimed).keys, metrics(claimed), (first,))
-    base.finish(claimed, given)
-    assert desk.record(id).warnings == (first,)
-    last = claim(refining)
-    done = drawn(last)
-    refining.finish(last, type(done)(done.images, done.metrics, (first, second)))
-    assert desk.record(id).warnings == (first, second)
+def test_what_the_stages_warned_of_is_kept_together(desk, server, redis):
+    id = chain(desk)
+    said = [Warn(code=name, message="words were cut") for name in desk.queues]
+    for number, name in enumerate(desk.queues):
+        ledger = a_ledger(server, redis, name)
+        claimed = claim(ledger)
+        result = done(claimed)
+        repeated = said[:1] if number == 2 else []
+        ledger.finish(claimed, replace(result, warnings=[*repeated, said[number]]))
+        assert desk.record(id).warnings == tuple(said[: number + 1])
+    assert desk.status(id) == "succeeded"
+
+
+def test_each_stage_has_waited_since_it_joined_its_own_queue(desk, base, refining):
+    desk.submit(refiner=a_refiner(), created_at=time.time() - 50)
+    first = claim(base)
+    assert first.queue_seconds == pytest.approx(50, abs=5)
+    base.finish(first, handed(first))
+    assert claim(refining).queue_seconds == pytest.approx(0, abs=5)
 
 
 def test_a_worker_is_told_when_what_it_was_handed_is_not_needed_any_more(desk, crew):

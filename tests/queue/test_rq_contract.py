@@ -16,6 +16,7 @@ from rq.registry import (
 )
 from rq.results import Result
 from rq.serializers import JSONSerializer
+from rq.utils import utcformat, utcparse
 from rq.worker import BaseWorker
 
 from server.workers.ledger import NOT_WAITING
@@ -67,6 +68,16 @@ def test_key_layout(redis: Redis):
         CanceledJobRegistry: "rq:canceled:demo",
     }
     assert {kind: kind(queue=queue).key for kind in registries} == registries
+    assert Queue.redis_queues_keys == "rq:queues"
+
+
+def test_a_job_keeps_its_queue_where_we_move_it(redis: Redis, desk):
+    job = desk.job(desk.submit())
+    fields = job.to_dict(include_meta=False)
+    assert fields["origin"] == "demo"
+    assert utcparse(utcformat(job.enqueued_at)) == utcparse(fields["enqueued_at"])
+    redis.hset(job.key, "origin", "refiner")
+    assert desk.job(job.id).origin == "refiner"
 
 
 def test_states():

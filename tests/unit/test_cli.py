@@ -72,6 +72,29 @@ def test_checkpoints_show_says_defaults_and_limits(darkroom: Darkroom) -> None:
     assert "limits.max_pixels" in said
 
 
+def test_checkpoints_verify_draws_one_picture_and_measures(
+    darkroom: Darkroom, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    picture = tmp_path / "kept.png"
+    ended = darkroom("checkpoints", "verify", "demo", "--steps", "1", "-o", str(picture))
+    assert ended.returncode == 0, ended.stderr
+    for words in ("M parameters", "cpu in float32", "text-to-image, 128 x 128", "ms", "MB"):
+        assert words in ended.stdout
+    assert "loading unet" in ended.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_checkpoint_that_cannot_be_loaded_exits_3(darkroom: Darkroom, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    own = tmp_path / "own.toml"
+    own.write_text('[checkpoints.mine]\nextends = "sd-v1-5"\nsource = "/no/mine.safetensors"\n')
+    ended = darkroom("checkpoints", "verify", "mine", "--catalog", str(own))
+    assert ended.returncode == 3
+    assert "error: checkpoint 'mine': there is no file /no/mine.safetensors" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_an_operators_own_card_is_listed(darkroom: Darkroom, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[checkpoints.mine]\nextends = "sd-v1-5"\nsource = "/models/mine"\n')
