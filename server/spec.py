@@ -89,6 +89,9 @@ TAKES_ETA = frozenset({Sampler.DDIM, Sampler.TCD})
 """The samplers whose diffusers class has an eta; the others ignore it."""
 
 
+FROM_NOISE_ONLY = frozenset({Sampler.IPNDM})
+"""Samplers whose diffusers class cannot add noise to a picture, nor share a schedule."""
+
 DISTILLED = frozenset({Sampler.LCM, Sampler.TCD})
 """Samplers whose steps are picked from the short schedule that a model was distilled with."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,12 +12,12 @@ from pydantic import BaseModel, Field
 
 from server import __version__
 from server.api import openapi
-from server.api.adapters import LORA, VAE, names
 from server.api.chains import DRAWN_OVER
 from server.api.deps import Gate, Gateway
 from server.api.negotiation import JSON
 from server.catalog import Card, Limits
 from server.errors import BrokerUnavailable
+from server.models.shelf import Shelf, loras, vaes
 from server.spec import (
     MAX_SEED,
     UPLOADED,
@@ -129,8 +130,8 @@ async def get_capabilities(gate: Gate) -> Response:
         checkpoints=tuple(_abilities(card, served) for card in cards),
         refiners=_offering(Task.IMAGE_TO_IMAGE, cards),
         upscalers=_offering(Task.UPSCALE, cards),
-        loras=await _files(gate.models, LORA),
-        vaes=await _files(gate.models, VAE),
+        loras=await _names(gate.models, loras),
+        vaes=await _names(gate.models, vaes),
         max_body_bytes=gate.max_body_bytes,
         max_wait_seconds=gate.max_wait_seconds,
         max_seed=MAX_SEED,
@@ -163,7 +164,7 @@ def _offering(task: Task, cards: tuple[Card, ...]) -> tuple[str, ...]:
     return tuple(card.name for card in cards if task in card.tasks)
 
 
-async def _files(models: Path | None, folder: str) -> tuple[str, ...] | None:
+async def _names(models: Path | None, shelf: Callable[[Path], Shelf]) -> tuple[str, ...] | None:
     if models is None or not models.is_dir():
         return None
-    return tuple(await asyncio.to_thread(names, models / folder))
+    return tuple(await asyncio.to_thread(lambda: shelf(models).names))

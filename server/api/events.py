@@ -51,7 +51,7 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
     responses=openapi.responses(
         {
             200: {
-                "description": "`state`, `progress` and `image` events; `done` is the last.",
+                "description": "`state`, `stage`, `progress`, `image`; `done` is the last.",
                 "content": {
                     "text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}
                 },

@@ -15,12 +15,14 @@ from server.errors import FieldError, InvalidSpec
 from server.spec import (
     DISTILLED,
     DISTILLED_STEPS,
+    FROM_NOISE_ONLY,
     MAX_SEED,
     SPACED,
     AnySpec,
     DepthToImage,
     Frozen,
     Hires,
+    ImageToImage,
     Inpainting,
     PromptSyntax,
     Refiner,
@@ -178,6 +180,16 @@ def _sampling(wanted: AnySpec) -> Iterator[FieldError]:
         able = ", ".join(sorted(SPACED))
         message = f"sigmas {wanted.sigmas}: {wanted.sampler} has no choice; these have: {able}"
         yield FieldError("sigmas", message)
+    if wanted.sampler in FROM_NOISE_ONLY and _from_a_picture(wanted):
+        message = f"sampler {wanted.sampler}: draws from noise only, not from a picture"
+        yield FieldError("sampler", message)
+
+
+def _from_a_picture(wanted: AnySpec) -> bool:
+    """Whether noise is added to a picture; inpainting at strength 1 may begin with noise alone."""
+    if isinstance(wanted, Inpainting):
+        return wanted.strength < 1
+    return isinstance(wanted, ImageToImage | DepthToImage)
 
 
 def _adapters(wanted: AnySpec, card: Card) -> Iterator[FieldError]:

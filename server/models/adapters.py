@@ -34,7 +34,6 @@ KEPT_LORAS = 8
 KEPT_VAES = 2
 KEPT_BYTES = 2 * 2**30
 
-
 BARE: Grafts = {}
 Version = tuple[str, int, int]
 """Of a file: path, time of the last change, size."""

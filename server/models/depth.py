@@ -21,9 +21,7 @@ class DepthReader:
     def __init__(self, estimator: DepthEstimator | None) -> None:
         self._estimator = estimator
 
-    def read(
-        self, inputs: Inputs, width: int, height: int, size: tuple[int, int]
-    ) -> torch.Tensor:
+    def read(self, inputs: Inputs, width: int, height: int, size: tuple[int, int]) -> torch.Tensor:
         """Depth in -1 (far) to 1 (near), of (1, 1, *size).
 
         Raises:

@@ -11,6 +11,9 @@ from server.workers.denoiser import Picture
 from server.workers.engine import Ticket
 from server.workers.stage import Claim, Ended
 
+LOSSLESS = frozenset({"prompt_chunked"})
+"""Warnings that only say how something was done."""
+
 
 @dataclass(slots=True, eq=False)
 class Flight:
@@ -76,7 +79,8 @@ def heed(strict: bool, warnings: Sequence[Warn]) -> None:
     """Let a strict generation fail of what another is only warned of.
 
     Raises:
-        InvalidSpec: the first of the warnings.
+        InvalidSpec: the first warning of something that was lost or replaced.
     """
-    if strict and warnings:
-        raise InvalidSpec(warnings[0].message, field=warnings[0].field)
+    losses = [warning for warning in warnings if warning.code not in LOSSLESS]
+    if strict and losses:
+        raise InvalidSpec(losses[0].message, field=losses[0].field)

@@ -40,7 +40,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         start_http_server(settings.metrics_port, "127.0.0.1", registry)
     # OpenMP keeps a pool for each thread that computes on several cores, and lets none of them
     # spin as soon as they outnumber the cores: with a second pool a CPU step takes 1.8 times as
-    # long. So the engine's thread alone has many cores, and this one encodes prompts on one.
+    # long. So the engine's thread alone has many cores, and all others compute on one.
     one_core = partial(torch.set_num_threads, 1)
     all_cores = partial(torch.set_num_threads, settings.threads or torch.get_num_threads())
     one_core()

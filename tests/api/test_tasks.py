@@ -322,3 +322,13 @@ def test_a_large_picture_in_json_is_read(atelier: httpx.Client) -> None:
 
 def refused_after(atelier: httpx.Client, **fields: Any) -> str:
     return str(atelier.post("/v1/generations", json=body(**fields)).json()["detail"])
+
+
+def test_a_sampler_that_only_begins_with_noise_is_refused_for_a_picture(
+    atelier: httpx.Client, painter: Hands
+) -> None:
+    over = {"image": picture(), "sampler": "ipndm"}
+    for fields in ({"task": "image-to-image"}, {"task": "inpainting", "mask_image": mask()}):
+        said = refused(atelier, **over, **fields, strength=0.5)
+        assert "from noise only" in said["sampler"]
+    assert spec_of(atelier, sampler="ipndm")["sampler"] == "ipndm"

@@ -21,8 +21,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from server.errors import CheckpointError, InvalidSpec
-from server.models import adapters as rooms
-from server.models.adapters import Adapters
+from server.models.adapters import KEPT_LORAS, Adapters
 from server.models.diffusion import LatentDiffusion
 from server.models.grafts import Graft
 from server.models.loading import load, load_parts
@@ -371,7 +370,7 @@ def test_many_loras_in_a_row_leave_nothing_behind(v1: Studio) -> None:
         gone.append(weakref.ref(worn.down))
         del state, worn
     gc.collect()
-    assert sum(each() is not None for each in gone) == rooms.KEPT_LORAS
+    assert sum(each() is not None for each in gone) == KEPT_LORAS
     assert set(unet.state_dict()) == names
     assert sum(p.numel() for p in unet.parameters()) == numbers
     draw(v1.denoiser, v1.spec())

@@ -15,12 +15,13 @@ from server.catalog import load_catalog
 from server.errors import InvalidSpec
 from server.models.autoencoder import Autoencoder
 from server.models.depth import DepthReader
+from server.models.loading import load
 from server.models.sources import locate
 from server.pixels import Inputs
-from server.spec import AnySpec, Sampler
+from server.spec import SPACED, AnySpec, Sampler, Sigmas
 from server.workers.engine import Engine, Ticket
 from tests import builders
-from tests.models import oracle
+from tests.models import oracle, zoo
 from tests.models.conftest import Checkpoint
 from tests.models.drawing import (
     Guest,
@@ -101,6 +102,39 @@ def test_strength_is_the_share_of_the_steps_that_diffusers_takes(
     inputs = Inputs(image=a_picture(), mask=a_mask(), depth=a_depth())
     theirs = oracle.latents(replica(name).folder, spec, inputs)
     assert apart(draw(replica(name).denoiser, spec, inputs=inputs).latents, theirs) < TOLERANCE
+
+
+SPACINGS = [
+    (sampler, sigmas)
+    for sampler in Sampler
+    for sigmas in (Sigmas.DEFAULT, Sigmas.KARRAS, Sigmas.BETA)
+    if sampler in SPACED or (sigmas is Sigmas.DEFAULT and sampler is not Sampler.IPNDM)
+]
+
+
+@pytest.mark.parametrize(("sampler", "sigmas"), SPACINGS)
+@pytest.mark.parametrize(("steps", "strength"), [(5, 0.2), (20, 0.2)])
+def test_every_sampler_and_spacing_can_begin_late(
+    replica: Replica, sampler: Sampler, sigmas: Sigmas, steps: int, strength: float
+) -> None:
+    spec = an_inpainting(
+        sampler=sampler, sigmas=sigmas, num_inference_steps=steps, strength=strength
+    )
+    checkpoint = replica("sd-v1")
+    theirs = oracle.latents(checkpoint.folder, spec, PAINTED)
+    assert apart(draw(checkpoint.denoiser, spec, inputs=PAINTED).latents, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "spec", "inputs"), CASES)
+def test_every_task_keeps_the_precision_of_the_model(
+    replica: Replica, name: str, spec: AnySpec, inputs: Inputs
+) -> None:
+    whole = replica(name)
+    half = load(zoo.card(name, whole.folder), "cpu", "bfloat16")
+    state = draw(half, spec, inputs=inputs)
+    assert state.latents.dtype == torch.bfloat16
+    assert apart(state.latents.float(), draw(whole.denoiser, spec, inputs=inputs).latents) < 0.1
+    decoded(half, state)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +315,7 @@ def test_pictures_of_all_noise_levels_share_a_call(replica: Replica) -> None:
         assert apart(state.latents, theirs) < TOLERANCE
 
 
-def test_tiles_of_a_large_picture_join_without_a_seam(one_core: None) -> None:
+def test_a_picture_decoded_in_tiles_is_nearly_the_one_decoded_whole(one_core: None) -> None:
     # A trained autoencoder and what it knows: to random weights each tile is another picture.
     vae = AutoencoderKL.from_pretrained(locate(load_catalog()["demo"]) / "vae")
     y, x = torch.meshgrid(torch.arange(192), torch.arange(256), indexing="ij")
@@ -297,8 +331,7 @@ def test_tiles_of_a_large_picture_join_without_a_seam(one_core: None) -> None:
     assert whole.shape == tiled.shape == (1, 3, 192, 256)
     assert torch.equal(fits, whole)
     assert not torch.equal(tiled, whole)
-    assert (tiled - whole).abs().mean() < 0.02
-    assert (tiled - picture).abs().mean() < (whole - picture).abs().mean() + 0.01
+    assert (tiled - whole).abs().mean() < 0.01
 
 
 def test_a_large_picture_does_not_change_how_its_neighbours_are_encoded(replica: Replica) -> None:

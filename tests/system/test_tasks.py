@@ -73,9 +73,7 @@ def test_strength_0_gives_the_picture_back_through_the_autoencoder(
         assert record["metrics"]["steps"] == 0
 
 
-def test_only_what_the_mask_shows_is_painted(
-    served: Served, red_circle: NDArray[np.uint8]
-) -> None:
+def test_only_what_the_mask_shows_is_painted(served: Served, red_circle: NDArray[np.uint8]) -> None:
     mask = np.zeros((128, 128), np.uint8)
     mask[20:108, 20:108] = 255
     with served.client() as client:
