@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import httpx
 
 from benchmarks.timing import Figure, alternate, at_most
-from server import remote
+from server import private
 from server.config import Settings
 
 
@@ -17,7 +17,7 @@ from server.config import Settings
 def private_server() -> Iterator[httpx.Client]:
     """A client of `darkroom serve` on a free port with a data directory of its own."""
     with (
-        remote.private_server(Settings(), "demo") as url,
+        private.private_server(Settings(), "demo") as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client

@@ -42,7 +42,8 @@ def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         width, height = picture.size
         if width * height > max_pixels:
             raise BadPicture(f"has {width} x {height} pixels, at most {max_pixels:,} are read")
-        if getattr(picture, "n_frames", 1) > 1:
+        # A photograph may hold a second picture, for its depth or brightness; the first one counts.
+        if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
             raise BadPicture("is an animation; send a single picture")
         picture.load()
         return ImageOps.exif_transpose(picture)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +16,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from server.config import Settings
-from server.embedded import tied
 from server.errors import DarkroomError
-from server.listener import listen, url, url_of
+from server.listener import url
+from server.private import private_server
 from server.spec import OutputFormat
-from server.supervisor import command, get, ready_workers
+from server.supervisor import get
 
 FORMATS = {f".{form.value}": form.value for form in OutputFormat} | {".jpg": "jpeg"}
 AHEAD = 3
@@ -31,17 +28,6 @@ AHEAD = 3
 does not wait for us."""
 RECONNECTS = 5
 FIRST_PAUSE_SECONDS = 0.2
-PATIENCE_SECONDS = 600.0
-"""How long a private server may take to load its checkpoint."""
-
-ALONE = {
-    "DARKROOM_HOST": "127.0.0.1",
-    "DARKROOM_REDIS": "",
-    "DARKROOM_STORAGE": "",
-    "DARKROOM_DEFAULT_CHECKPOINT": "",
-    "DARKROOM_METRICS_PORT": "0",
-}
-"""A private server shares nothing with one that is set up here: this beats darkroom.toml."""
 
 
 def draw(
@@ -166,53 +152,6 @@ def _checkpoints(body: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([body.get("checkpoint", "demo"), *seconds]))
 
 
-@contextlib.contextmanager
-def private_server(settings: Settings, *checkpoints: str) -> Iterator[str]:
-    """A server of our own on a free port, which is gone afterwards with all it wrote. Its URL, once
-    it is ready.
-
-    Raises:
-        DarkroomError: it does not start; says why.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as folder,
-        listen("127.0.0.1", 0) as listener,
-    ):
-        fd = listener.fileno()
-        log = Path(folder) / "serve.log"
-        options = ["--data-dir", folder, "--fd", str(fd)]
-        for checkpoint in checkpoints:
-            options += ["--worker", checkpoint]
-        if settings.catalog:
-            options += ["--catalog", str(settings.catalog)]
-        with log.open("wb") as lines:
-            process = subprocess.Popen(
-                tied(*command("serve", *options)),
-                env=os.environ | ALONE,
-                stdin=subprocess.DEVNULL,
-                stdout=lines,
-                stderr=lines,
-                start_new_session=True,
-                pass_fds=[fd],
-            )
-        try:
-            where = url_of(listener)
-            _await_ready(process, where, log, len(checkpoints))
-            yield where
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _await_ready(process: subprocess.Popen[bytes], where: str, log: Path, workers: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while ready_workers(where) < workers:
-        if process.poll() is not None or time.monotonic() > deadline:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise DarkroomError(f"the private server did not start:\n{last}")
-        time.sleep(0.1)
-
-
 def _submitted(
     client: httpx.Client, body: dict[str, Any], files: Mapping[str, Path], console: Console
 ) -> dict[str, Any]:
@@ -224,9 +163,13 @@ def _submitted(
     else:
         answer = client.post("/v1/generations", json=body)
     record = dict(_checked(answer).json())
-    for warning in record["warnings"]:
-        console.print(f"[yellow]warning:[/] {escape(warning['message'])}")
+    _warn(console, record["warnings"])
     return record
+
+
+def _warn(console: Console, warnings: Sequence[Mapping[str, Any]]) -> None:
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning['message'])}")
 
 
 def _followed(client: httpx.Client, record: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -253,11 +196,12 @@ def _followed(client: httpx.Client, record: dict[str, Any], console: Console) ->
         client.post(record["urls"]["cancel"])
         console.print("canceled")
         raise SystemExit(130) from None
-    record = _checked(client.get(record["urls"]["self"])).json()
-    if record["status"] != "succeeded":
-        reason = record["error"]["message"] if record["error"] else ""
-        raise DarkroomError(f"the generation ended as {record['status']}. {reason}".rstrip())
-    return dict(record)
+    ended = dict(_checked(client.get(record["urls"]["self"])).json())
+    if ended["status"] != "succeeded":
+        reason = ended["error"]["message"] if ended["error"] else ""
+        raise DarkroomError(f"the generation ended as {ended['status']}. {reason}".rstrip())
+    _warn(console, [each for each in ended["warnings"] if each not in record["warnings"]])
+    return ended
 
 
 def _events(client: httpx.Client, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

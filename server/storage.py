@@ -127,4 +127,4 @@ def open_store(location: str, data_dir: Path) -> ObjectImageStore:
     if "://" in location:
         return ObjectImageStore(from_url(location))
     folder = Path(location) if location else data_dir / "images"
-    return ObjectImageStore(LocalStore(folder.resolve(), mkdir=True))
+    return ObjectImageStore(LocalStore(folder.resolve(), mkdir=True, automatic_cleanup=True))

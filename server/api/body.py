@@ -36,7 +36,8 @@ async def read_json(request: Request, model: type[M], *also: str) -> tuple[M, by
     if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         named = f"not {kind[:80]}" if kind else "and Content-Type is missing"
         raise UnsupportedMediaType(f"the body must be {' or '.join((JSON, *also))}, {named}")
-    body = await request.body()
+    # Not `request.body()`, which keeps it for as long as the client waits for its answer.
+    body = b"".join([part async for part in request.stream()])
     if len(body) > LARGE:
         return await asyncio.to_thread(parsed, body, model), body
     return parsed(body, model), body

@@ -49,7 +49,13 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
 )
 async def get_image(
     id: GenerationId,
-    index: Annotated[int, Path(description="From 0 to num_images - 1.", examples=[0])],
+    index: Annotated[
+        int,
+        Path(
+            description="From 0 to num_images - 1; the grid of a sweep comes after them.",
+            examples=[0],
+        ),
+    ],
     request: Request,
     gate: Gate,
     owner: Caller,

@@ -166,7 +166,8 @@ def record_of(
         progress=ProgressRecord(
             steps_done=progress.steps_done,
             steps_total=progress.steps_total,
-            fraction=progress.fraction,
+            # What takes no step, such as strength 0, is finished all the same.
+            fraction=1.0 if generation.status is GenerationState.SUCCEEDED else progress.fraction,
         ),
         spec=_shown(generation.spec),
         warnings=generation.warnings,

@@ -136,12 +136,10 @@ def _amounts(wanted: AnySpec, card: Card) -> Iterator[FieldError]:
         last = f"image {fitting.short(wanted.num_images - 1)} would need a seed above {MAX_SEED}"
         yield FieldError("seed", f"seed {wanted.seed}: {last}")
     strength = None if isinstance(wanted, TextToImage | Upscale) else wanted.strength
+    steps = min(wanted.num_inference_steps, most_steps)  # more cannot be multiplied, if many more
     # 0 is a wish: the picture through the autoencoder. What rounds to no step is a mistake.
-    if strength and int(wanted.num_inference_steps * strength) < 1:
-        said = (
-            f"strength {strength:g}: leaves no step of {fitting.short(wanted.num_inference_steps)}"
-        )
-        yield FieldError("strength", said)
+    if strength and int(steps * strength) < 1:
+        yield FieldError("strength", f"strength {strength:g}: leaves no step of {steps}")
 
 
 def texts(wanted: AnySpec) -> dict[str, str]:

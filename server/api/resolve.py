@@ -81,7 +81,7 @@ def to_spec(
     wanted = _wanted(asked, card, catalog, uploads)
     if refused := [*sides, *refusals(wanted, card, catalog)]:
         raise InvalidSpec.of(refused)
-    warnings = tuple(chain(fitting.adjusted(asked, wanted), ignored(asked, wanted)))
+    warnings = tuple(chain(fitting.adjusted(asked, wanted), ignored(asked, wanted, catalog)))
     if asked.strict and warnings:
         raise InvalidSpec.of([FieldError(w.field or "", w.message) for w in warnings])
     return wanted, warnings

@@ -23,6 +23,9 @@ from server.spec import (
     Task,
 )
 
+MAX_LORAS = 100
+"""Far above what any card allows; it bounds the work of reading them."""
+
 MAX_SDXL_PIXELS = 2**16
 """Sizes that Stable Diffusion XL is told are embedded as numbers; far beyond these none means
 anything."""
@@ -227,7 +230,9 @@ class GenerationRequest(Asked):
         le=604_800,
         description="It expires when it is not finished so long after it was accepted.",
     )
-    loras: list[LoraRequest] | None = Field(None, description="Low-rank adapters to apply.")
+    loras: list[LoraRequest] | None = Field(
+        None, max_length=MAX_LORAS, description="Low-rank adapters to apply."
+    )
     vae: str | None = Field(
         None,
         pattern=ADAPTER_NAME,

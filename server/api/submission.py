@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -48,6 +50,8 @@ from server.errors import (
 from server.spec import GenerationState, OutputFormat, new_generation_id
 
 MAX_KEY_CHARACTERS = 255
+LONG = 4096
+"""Characters of prompts that are read in a few milliseconds at most."""
 
 ENDINGS = (GenerationFailed, OutOfMemory, NotFinite, Quarantined, Canceled, DeadlineExceeded)
 
@@ -158,7 +162,8 @@ async def _accepted(
     pictures = await read_pictures(sent_pictures(asked, sent.files), gate.decoders)
     id = new_generation_id()
     uploads = {field: picture.upload(id, field) for field, picture in pictures.items()}
-    spec, warnings = to_spec(asked, card, gate.catalog, uploads)
+    resolved = partial(to_spec, asked, card, gate.catalog, uploads)
+    spec, warnings = await asyncio.to_thread(resolved) if _is_long(asked) else resolved()
     await check_names(spec, gate.models)
     key = _idempotency(request, body)
     await store(gate.store, uploads, pictures)
@@ -174,6 +179,12 @@ async def _accepted(
     if not made:
         await discard(gate.store, uploads)
     return generation, made, form
+
+
+def _is_long(asked: GenerationRequest) -> bool:
+    """Whether it takes so long to read its brackets that other requests would notice."""
+    texts = asked.prompt, asked.negative_prompt, asked.prompt_2, asked.negative_prompt_2
+    return sum(len(text) for text in texts if text) > LONG
 
 
 def _formats(asked: GenerationRequest, card: Card) -> list[OutputFormat]:

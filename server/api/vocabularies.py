@@ -80,10 +80,11 @@ def _is_hub_id(card: Card) -> bool:
 
 
 def _encoders(card: Card) -> tuple[str, ...]:
-    """Those of its family; SDXL's refiner, which draws nothing from words alone, has the second."""
+    """Those of its family; SDXL's refiner, which only draws over pictures, has the second alone."""
     if card.family == "sd":
         return ("text_encoder",)
-    return tuple(FOLDERS) if Task.TEXT_TO_IMAGE in card.tasks else ("text_encoder_2",)
+    from_noise = {Task.TEXT_TO_IMAGE, Task.INPAINTING}
+    return ("text_encoder_2",) if from_noise.isdisjoint(card.tasks) else tuple(FOLDERS)
 
 
 def _cached(card: Card) -> Iterator[tuple[str, Path]]:

@@ -129,7 +129,8 @@ class Adapters:
         up = torch.cat([change.up.float() * scale for change, scale in scaled], dim=1)
         up = up.reshape(*up.shape, *(1,) * (down.ndim - 2))
         device, dtype = self._parts.device, self._parts.dtype
-        return Graft(down.to(device, dtype), up.to(device, dtype))
+        # Else each of these many copies would wait for the engine's steps on the device.
+        return Graft(*(each.to(device, dtype, non_blocking=True) for each in (down, up)))
 
     def _replacement(self, path: Path, own: Autoencoder) -> Replacement:
         vae = read_vae(path, self._parts, self._allow_pickle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -15,11 +16,14 @@ class Autoencoder:
     """An AutoencoderKL and its scaling. Latents are always scaled, pictures are in -1 to 1.
 
     Args:
-        tile_above: pictures of more latents than this are decoded in overlapping tiles.
+        tile_above: pictures of more latents than this go through it in overlapping tiles.
     """
 
     def __init__(self, vae: Any, tile_above: int = TILE_ABOVE) -> None:
         self._vae = vae
+        # The same weights. Not `enable_tiling`, which would hold for other threads' pictures too.
+        self._in_tiles = copy(vae)
+        self._in_tiles.use_tiling = True
         self._tile_above = tile_above
         self.dtype: torch.dtype = vae.dtype
         self.channels: int = vae.config.latent_channels
@@ -31,19 +35,21 @@ class Autoencoder:
 
     def encode(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Pictures of (B, 3, height, width) to a sample of their latents (B, channels, h, w)."""
-        vae = self._vae
+        factor = self.pixels_per_latent
+        vae = self._fitting(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
         sent = pictures.to(device=vae.device, dtype=vae.dtype)
         latents: torch.Tensor = vae.encode(sent).latent_dist.sample(generator)
         return self._scaled(latents)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of (B, channels, h, w) to pictures of (B, 3, height, width)."""
-        vae = self._vae
-        large = latents.shape[-1] * latents.shape[-2] > self._tile_above
-        # Not by `enable_tiling`: that would hold for what another thread encodes meanwhile.
-        decode = vae.tiled_decode if large else vae.decode
-        pictures: torch.Tensor = decode(self._raw(latents).to(vae.dtype), return_dict=False)[0]
+        vae = self._fitting(*latents.shape[-2:])
+        raw = self._raw(latents.to(vae.dtype))
+        pictures: torch.Tensor = vae.decode(raw, return_dict=False)[0]
         return pictures
+
+    def _fitting(self, height: int, width: int) -> Any:
+        return self._in_tiles if height * width > self._tile_above else self._vae
 
     def _scaled(self, raw: torch.Tensor) -> torch.Tensor:
         mean, spread = self._statistics(raw)

@@ -146,7 +146,7 @@ class Canvases:
         level = torch.tensor([spec.noise_level], device=self._device)
         noised = self._low_res.add_noise(picture, self._like(picture, start), level)
         latents = self._noise(spec.width, spec.height, start, vae) * _spread(start)
-        return Canvas(latents, noised, class_label=spec.noise_level)
+        return Canvas(latents, noised, class_label=level)
 
     def _handed(self, spec: ImageToImage, inputs: Inputs, vae: Autoencoder) -> torch.Tensor:
         """Latents of the stage before, enlarged to this one's size."""

@@ -14,6 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 import torch
+from torch.nn.functional import layer_norm
 
 from server.chunks import Tokens
 from server.errors import InvalidSpec
@@ -112,7 +113,7 @@ class Clip:
         elif clip_skip:
             # transformers 5 took the inner `text_model` of CLIPTextModel away.
             norm = getattr(self._encoder, "text_model", self._encoder).final_layer_norm
-            states = norm(output.hidden_states[-(clip_skip + 1)])
+            states = _normed(output.hidden_states[-(clip_skip + 1)], norm)
         return states
 
     def _ids(self, chunk: Tokens) -> list[int]:
@@ -151,6 +152,12 @@ class Clip:
         for each in getattr(self._here, "placed", ()):
             rows[each.row, each.begin : each.begin + len(each.vectors)] = each.vectors.to(rows)
         return rows
+
+
+def _normed(states: torch.Tensor, norm: Any) -> torch.Tensor:
+    """Where the states are: an encoder that visits the device has gone home by now."""
+    weight, bias = norm.weight.to(states.device), norm.bias.to(states.device)
+    return layer_norm(states, norm.normalized_shape, weight, bias, norm.eps)
 
 
 def weigh(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from server.models.depth import DepthReader
 from server.models.device import on_device, peak_memory_bytes
 from server.models.parts import Parts
 from server.models.pictures import Latents, Picture, to_latents, to_pictures
-from server.models.safety import Safety
+from server.models.safety import SafetyReader
 from server.models.samplers import Samplers
 from server.models.schedule import begin
 from server.models.state import Kept, State
@@ -54,7 +54,7 @@ class LatentDiffusion:
         reads_depth = parts.unet.config.in_channels == self._vae.channels + 1
         depth = DepthReader(parts.depth) if reads_depth else None
         self._canvases = Canvases(parts.unet, parts.low_res_sampler_config, depth)
-        self._safety = Safety(parts.safety)
+        self._safety = SafetyReader(parts.safety)
         self.device = parts.device
         self.dtype = parts.dtype
         self.parameters = parts.parameters
@@ -116,7 +116,7 @@ class LatentDiffusion:
             noise: torch.Tensor = self._unet(
                 torch.cat(samples),  # (R, channels, h, w)
                 torch.cat([state.row_timesteps[state.steps_done] for state in states]),  # (R,)
-                class_labels=self._class_labels(states),
+                class_labels=_class_labels(states),
                 return_dict=False,
                 **unet_arguments([state.conditioning for state in states]),
             )[0]
@@ -167,13 +167,6 @@ class LatentDiffusion:
         on_host = timesteps.to(torch.float32)
         return on_host.to(self.device)[:, None].expand(-1, rows).contiguous().unbind()
 
-    def _class_labels(self, states: Sequence[State]) -> torch.Tensor | None:
-        """An upscaler is told how much noise each input was given: (R,)."""
-        if states[0].canvas.class_label is None:
-            return None
-        labels = [s.canvas.class_label for s in states for _ in range(s.rows)]
-        return torch.tensor(labels, device=self.device)
-
 
 def _unet_input(state: State) -> torch.Tensor:
     now = state.timesteps[state.steps_done]
@@ -181,6 +174,13 @@ def _unet_input(state: State) -> torch.Tensor:
     if state.canvas.extra is None:
         return sample
     return torch.cat([sample, state.canvas.extra], dim=1)
+
+
+def _class_labels(states: Sequence[State]) -> torch.Tensor | None:
+    """An upscaler is told how much noise each input was given: (R,)."""
+    labels = [(state.canvas.class_label, state.rows) for state in states]
+    told = [label.expand(rows) for label, rows in labels if label is not None]
+    return torch.cat(told) if told else None
 
 
 def _restored(latents: torch.Tensor, state: State, kept: Kept) -> torch.Tensor:

@@ -116,12 +116,11 @@ def load_parts(
     set_attention(unet, vae, chosen, place)
     if vae_slicing:
         vae.enable_slicing()
-    tokenizers = [loader.tokenizer(part) for part in anatomy.tokenizers]
-    encoders = [models[part] for part in anatomy.encoders]
+    named = zip(anatomy.tokenizers, anatomy.encoders, strict=True)
     return Parts(
         unet=unet,
         vae=vae,
-        readers=tuple(TextReader(*pair) for pair in zip(tokenizers, encoders, strict=True)),
+        readers=tuple(TextReader(loader.tokenizer(first), models[then]) for first, then in named),
         sampler_config=anatomy.sampler_config,
         low_res_sampler_config=anatomy.low_res_sampler_config,
         depth=_depth(source, models),

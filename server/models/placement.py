@@ -53,7 +53,8 @@ def _lent(model: Any, device: torch.device) -> Iterator[None]:
     at_home = [(each, each.data) for each in chain(model.parameters(), model.buffers())]
     try:
         for each, data in at_home:
-            each.data = data.to(device, copy=True)
+            # Else each of these many copies would wait for the engine's steps on the device.
+            each.data = data.to(device, non_blocking=True, copy=True)
         yield
     finally:
         for each, data in at_home:

@@ -93,6 +93,18 @@ class PromptEncoder:
                 raise
             raise InvalidSpec(f"{field} {error.message}", field=field) from error
 
+    def lengthened(
+        self, embedding: torch.Tensor, tokens: int, *, clip_skip: int, variant: Hashable
+    ) -> torch.Tensor:
+        """An embedding of ours with so many tokens: it goes on with empty chunks, as in A1111."""
+        if embedding.shape[1] == tokens:
+            return embedding
+        empty = self.encode(
+            "", clip_skip=clip_skip, variant=variant
+        ).embedding  # (1, window, width)
+        missing = (tokens - embedding.shape[1]) // empty.shape[1]
+        return torch.cat([embedding, *[empty] * missing], dim=1)
+
     def _encode(
         self,
         prompt: str,

@@ -42,7 +42,7 @@ def read_vae(path: Path, parts: Parts, allow_pickle: bool = False) -> Any:
         raise InvalidSpec(f"the autoencoder {path.name} cannot be used: {error.message}") from error
     model.requires_grad_(False).eval()
     with device_errors():
-        model.to(parts.vae.device, memory_format=torch.channels_last)
+        model.to(parts.vae.device, memory_format=torch.channels_last, non_blocking=True)
     model.use_slicing = parts.vae.use_slicing
     for processor in list(parts.vae.attn_processors.values())[:1]:
         model.set_attn_processor(processor)
@@ -75,9 +75,10 @@ def _from_folder(path: Path, parts: Parts) -> Any:
     # As for a checkpoint: one whose own config says so overflows in float16.
     upcast = config.get("force_upcast") and parts.dtype is torch.float16
     try:
+        # Without a dtype: diffusers would make it the whole process's for a moment, and the engine
+        # draws meanwhile.
         model, found = AutoencoderKL.from_pretrained(
             path,
-            torch_dtype=torch.float32 if upcast else parts.dtype,
             variant="fp16" if all(".fp16" in name for name in files) else None,
             use_safetensors=True,
             local_files_only=True,
@@ -87,7 +88,7 @@ def _from_folder(path: Path, parts: Parts) -> Any:
         # Callers need not know the host's folders.
         raise CheckpointError(str(error).replace(str(path), path.name)) from error
     _refuse_missing(found["missing_keys"])
-    return model
+    return model.to(torch.float32 if upcast else parts.dtype)
 
 
 def _check(config: dict[str, Any], own: Any) -> None:

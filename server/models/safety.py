@@ -9,7 +9,7 @@ from PIL import Image
 from server.models.parts import SafetyChecker
 
 
-class Safety:
+class SafetyReader:
     """May be called from several threads."""
 
     def __init__(self, checker: SafetyChecker | None) -> None:

@@ -30,7 +30,7 @@ class SdConditioner:
             return Conditioning(prompt.embedding, prompt.warnings("prompt"))
         negative = self._read(spec, variant, spec.negative_prompt, "negative_prompt")
         return Conditioning(
-            self._joined(negative.embedding, prompt.embedding, variant),
+            self._joined(negative.embedding, prompt.embedding, spec, variant),
             prompt.warnings("prompt") + negative.warnings("negative_prompt"),
         )
 
@@ -47,15 +47,12 @@ class SdConditioner:
         )
 
     def _joined(
-        self, negative: torch.Tensor, prompt: torch.Tensor, variant: Hashable
+        self, negative: torch.Tensor, prompt: torch.Tensor, spec: Spec, variant: Hashable
     ) -> torch.Tensor:
-        """The shorter of the two goes on with empty chunks, as A1111 lets it."""
         longer = max(negative.shape[1], prompt.shape[1])
-        return torch.cat([self._lengthened(each, longer, variant) for each in (negative, prompt)])
-
-    def _lengthened(self, embedding: torch.Tensor, tokens: int, variant: Hashable) -> torch.Tensor:
-        if embedding.shape[1] == tokens:
-            return embedding
-        empty = self._prompts.encode("", variant=variant).embedding  # (1, window, width)
-        missing = (tokens - embedding.shape[1]) // empty.shape[1]
-        return torch.cat([embedding, *[empty] * missing], dim=1)
+        skipped = (negative, 0), (prompt, spec.clip_skip)
+        rows = [
+            self._prompts.lengthened(each, longer, clip_skip=clip_skip, variant=variant)
+            for each, clip_skip in skipped
+        ]
+        return torch.cat(rows)

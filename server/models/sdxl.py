@@ -22,6 +22,7 @@ class Reading:
 
     encoded: tuple[Encoded, ...]
     warnings: tuple[Warn, ...]
+    clip_skip: int
 
     @property
     def tokens(self) -> int:
@@ -109,13 +110,14 @@ class SdxlConditioner:
             )
             encoded.append(read)
             warnings.extend(each for each in read.warnings(name) if each not in warnings)
-        return Reading(tuple(encoded), tuple(warnings))
+        return Reading(tuple(encoded), tuple(warnings), clip_skip)
 
     def _side_by_side(self, reading: Reading, tokens: int, variant: Hashable) -> torch.Tensor:
         """(1, tokens, width of all encoders); whatever is shorter goes on with empty chunks."""
         pairs = zip(self._readers, reading.encoded, strict=True)
         lengthened = [
-            _lengthened(reader, each.embedding, tokens, variant) for reader, each in pairs
+            reader.lengthened(each.embedding, tokens, clip_skip=reading.clip_skip, variant=variant)
+            for reader, each in pairs
         ]
         return torch.cat(lengthened, dim=-1)
 
@@ -144,16 +146,6 @@ def _told(spec: Spec) -> SdxlConditioning:
     if spec.sdxl is None:
         raise InvalidSpec("this checkpoint is of the family sdxl and needs its sizes", field="sdxl")
     return spec.sdxl
-
-
-def _lengthened(
-    reader: PromptEncoder, embedding: torch.Tensor, tokens: int, variant: Hashable
-) -> torch.Tensor:
-    if embedding.shape[1] == tokens:
-        return embedding
-    empty = reader.encode("", variant=variant).embedding  # (1, window, width)
-    missing = (tokens - embedding.shape[1]) // empty.shape[1]
-    return torch.cat([embedding, *[empty] * missing], dim=1)
 
 
 def _after_zeros(row: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Canvas:
 
     latents: torch.Tensor  # (1, channels, h, w)
     extra: torch.Tensor | None = None  # (1, more channels, h, w), beside the latents in each step
-    class_label: int | None = None
+    class_label: torch.Tensor | None = None  # (1,), on the device
     kept: Kept | None = None
     finish: Finish | None = None
 

@@ -22,6 +22,7 @@ from server.errors import (
     UnknownCheckpoint,
 )
 from server.spec import Failure, GenerationState
+from server.stages import stages
 from server.workers.stage import Ended
 
 
@@ -79,6 +80,11 @@ def _check_generation(generation: Generation, checkpoint: str, at: float) -> Non
         raise UnknownCheckpoint(
             f"it asks for checkpoint {wanted[:80]!r}; this is the queue of {checkpoint!r}"
         )
+    try:
+        for stage in stages(spec):
+            _ = stage.expected_steps  # of a sweep, by the spec of each of its images
+    except (ValidationError, IndexError):
+        raise InvalidSpec("what its sweep varies makes no valid spec") from None
     for keys in generation.handed:
         if len(keys) != spec.num_images or not all(k.startswith(f"{generation.id}/") for k in keys):
             raise InvalidSpec("what was handed on to this stage is not of this generation")

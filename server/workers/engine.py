@@ -197,9 +197,10 @@ class Engine:
                 return [(tickets[0], None, error)]
             if isinstance(error, OutOfMemory):
                 lower_cap(tickets)
-            middle = len(tickets) // 2
-            halves = tickets[:middle], tickets[middle:]
-            return [each for half in halves for each in self._halving(call, half, lower_cap)]
+        # Not under `except`: the error holds on to all that the failed call had in memory.
+        middle = len(tickets) // 2
+        halves = tickets[:middle], tickets[middle:]
+        return [each for half in halves for each in self._halving(call, half, lower_cap)]
 
     def _lower_step_cap(self, tickets: list[Ticket]) -> None:
         tried = sum(t.state.rows * t.state.pixels for t in tickets)

@@ -9,13 +9,14 @@ from typing import Any
 
 from server.catalog import Safety
 from server.metrics import WorkerMetrics
-from server.spec import Metrics
+from server.spec import Metrics, Warn
+from server.stages import Handover
 from server.workers.archive import Archive
 from server.workers.calls import Calls
 from server.workers.flight import Flight, ended_by, heed
 from server.workers.publish import Pixels
 from server.workers.screen import screened, warnings_of
-from server.workers.stage import Drawn, Handed, Result
+from server.workers.stage import Claim, Drawn, Handed, Result
 
 log = logging.getLogger("darkroom.studio")
 
@@ -59,19 +60,29 @@ class Finisher:
             return ended_by(error)
 
     def _hand_on(self, flight: Flight, made: list[Any], drawn_at: float) -> Handed:
+        warnings: tuple[Warn, ...] = ()
+        if _leaves(flight.claim):
+            _, made, warnings = self._checked(flight, made)
         keys = self._archive.hand_on(flight.claim, made)
-        return Handed(keys, self._measured(flight, drawn_at), flight.warnings)
+        return Handed(keys, self._measured(flight, drawn_at), (*flight.warnings, *warnings))
 
     def _show(self, flight: Flight, made: list[Any], drawn_at: float) -> Drawn:
-        flags = [self._checked(pixels) for pixels in made]
-        warnings = warnings_of(flags, self._safety)
-        heed(flight.claim.spec.strict, warnings)
-        shown = [screened(p, nsfw, self._safety) for p, nsfw in zip(made, flags, strict=True)]
+        flags, shown, warnings = self._checked(flight, made)
         images = self._archive.publish(flight.claim, shown, flags)
         self._metrics.images_total.inc(len(made))
         return Drawn(images, self._measured(flight, drawn_at), (*flight.warnings, *warnings))
 
-    def _checked(self, pixels: Pixels) -> bool | None:
+    def _checked(
+        self, flight: Flight, made: list[Pixels]
+    ) -> tuple[list[bool | None], list[Pixels], tuple[Warn, ...]]:
+        """Which pictures are flagged, all as they may be shown, and what is said of that."""
+        flags = [self._flag(pixels) for pixels in made]
+        warnings = warnings_of(flags, self._safety)
+        heed(flight.claim.spec.strict, warnings)
+        shown = [screened(p, nsfw, self._safety) for p, nsfw in zip(made, flags, strict=True)]
+        return flags, shown, warnings
+
+    def _flag(self, pixels: Pixels) -> bool | None:
         if self._safety is Safety.OFF:
             return None
         with self._calls.watched():
@@ -89,3 +100,9 @@ class Finisher:
             self._metrics.stage_seconds.labels(phase).observe(seconds)
         self._metrics.peak_memory_bytes.set(metrics.peak_memory_bytes)
         return metrics
+
+
+def _leaves(claim: Claim) -> bool:
+    """Whether its pictures go to another checkpoint, which may come without a safety checker."""
+    elsewhere = claim.following[0].checkpoint != claim.stage.checkpoint
+    return elsewhere and claim.stage.gives is Handover.PICTURES

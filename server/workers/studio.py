@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -179,19 +179,22 @@ class EngineStudio:
         claim = flight.claim
         inputs = self._archive.inputs(claim)
         began = time.monotonic()
-        with self._calls.watched():
-            flight.tickets = self._tickets(claim, inputs, began + claim.deadline - time.time())
+        deadline = began + claim.deadline - time.time()
+        flight.tickets = list(self._tickets(flight, inputs, deadline))
         flight.encode_seconds = time.monotonic() - began
 
-    def _tickets(self, claim: Claim, inputs: Sequence[Inputs], deadline: float) -> list[Ticket]:
-        stage, spec = claim.stage, claim.spec
-        prepare = self._engine.denoiser.prepare
-        states = [prepare(stage, index, given) for index, given in enumerate(inputs)]
-        heed(spec.strict, states[0].warnings)
-        return [
-            Ticket(claim.id, index, state, spec.priority, deadline, claim.execution)
-            for index, state in enumerate(states)
-        ]
+    def _tickets(
+        self, flight: Flight, inputs: Sequence[Inputs], deadline: float
+    ) -> Iterator[Ticket]:
+        """Those of a flight that ends meanwhile are not made any more."""
+        claim, priority = flight.claim, flight.claim.spec.priority
+        for index, given in enumerate(inputs):
+            if flight.over or self._closing.is_set():
+                return
+            with self._calls.watched():
+                state = self._engine.denoiser.prepare(claim.stage, index, given)
+            heed(claim.spec.strict, state.warnings)
+            yield Ticket(claim.id, index, state, priority, deadline, claim.execution)
 
     def _stop(self, claim: Claim, result: Result | None) -> None:
         with self._lock:

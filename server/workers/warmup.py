@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from server.catalog import Card
-from server.workers.denoiser import Denoiser
+from server.errors import OutOfMemory
+from server.workers.denoiser import Denoiser, State
 from server.workers.native import native_inputs, native_stage
 from server.workers.planner import worthwhile_rows
 
@@ -23,25 +24,35 @@ def measure_cap(
     """Rows times pixels past which a step of the checkpoint's native size gains nothing.
 
     Doubles the rows from one guided ticket up to `max_rows`, and stops early when the next count
-    would pass the time budget. Ends with one decode, so that it too is warm.
+    would pass the time budget or does not fit. Ends with one decode, so that it too is warm.
+
+    Raises:
+        OutOfMemory: not even one ticket fits.
     """
     stage = native_stage(card)
     inputs = native_inputs(stage)
-    states = [denoiser.prepare(stage, index, inputs) for index in range(max(1, max_rows // 2))]
+    states: list[State] = []
     curve: list[tuple[int, float]] = []
-    began, tickets = clock(), 1
-    while tickets <= len(states):
-        seconds = _best_of(denoiser, states[:tickets], clock)
+    began, tickets, most = clock(), 1, max(1, max_rows // 2)
+    while tickets <= most:
+        try:
+            states += [denoiser.prepare(stage, i, inputs) for i in range(len(states), tickets)]
+            seconds = _best_of(denoiser, states, clock)
+        except OutOfMemory:
+            if not curve:
+                raise
+            log.info("a step of %d rows does not fit", 2 * tickets)
+            break
         curve.append((2 * tickets, seconds))
         log.info("a step of %d rows takes %.1f ms", 2 * tickets, 1000 * seconds)
         if clock() - began + 2 * REPEATS * seconds > BUDGET_SECONDS:
+            if tickets == 1 < most:
+                log.warning(
+                    "too slow to measure more than one picture a step, so no two will share one; "
+                    "DARKROOM_MAX_STEP_PIXELS decides otherwise"
+                )
             break
         tickets *= 2
-    if len(curve) == 1 < len(states):
-        log.warning(
-            "too slow to measure more than one picture a step, so no two will share one; "
-            "DARKROOM_MAX_STEP_PIXELS decides otherwise"
-        )
     for picture in denoiser.decode(states[:1]):
         picture.array()
     return worthwhile_rows(curve) * states[0].pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from server.api.app import make_server
 from server.broker import WorkerInfo, delivery, keys
 from server.catalog import load_catalog
 from server.config import Settings
-from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress
+from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 
 RETENTION = 600
 
@@ -86,7 +86,9 @@ class Hands:
             pipe.publish(keys.CHANGES, f"{id} progress")
             pipe.execute()
 
-    def succeed(self, id: str, *pictures: bytes, **about: Any) -> list[str]:
+    def succeed(
+        self, id: str, *pictures: bytes, steps: int = 4, warnings: Sequence[Warn] = (), **about: Any
+    ) -> list[str]:
         """Store the pictures and end it; returns their keys. `about` is said of the last one."""
         images = [self._store(id, i, data) for i, data in enumerate(pictures or (b"PNG",))]
         images[-1] = images[-1].model_copy(update=about)
@@ -97,7 +99,7 @@ class Hands:
             decode_seconds=0.1,
             publish_seconds=0.1,
             total_seconds=0.5,
-            steps=4,
+            steps=steps,
             mean_batch_rows=2.0,
             peak_memory_bytes=1,
             worker="hands",
@@ -110,7 +112,7 @@ class Hands:
                 retention=RETENTION,
                 images=images,
                 metrics=metrics,
-                warnings=(),
+                warnings=warnings,
             )
             pipe.execute()
         return [image.key for image in images]

@@ -59,6 +59,7 @@ def test_hires_is_rounded_down_to_what_can_be_drawn(atelier: httpx.Client) -> No
         ({"scale": 8}, "hires.width"),
         ({"strength": 0.01}, "hires.strength"),
         ({"num_inference_steps": 10**9}, "hires.num_inference_steps"),
+        ({"num_inference_steps": 10**400}, "hires.num_inference_steps"),
         ({"scale": 0.5}, "hires.scale"),
         ({"width": -8, "height": -8}, "hires.width"),
         ({"upscaler": "Latent"}, "hires.upscaler"),
@@ -243,6 +244,23 @@ def test_what_one_picture_of_a_sweep_ignores_is_listed_once(atelier: httpx.Clien
     fields = {"negative_prompt": "blue", "sweep": {"guidance_scale": [1, 4], "seed": [1, 2]}}
     warnings = accepted(atelier, **fields)["warnings"]
     assert [warning["code"] for warning in warnings] == ["negative_prompt_ignored"]
+
+
+def test_a_negative_prompt_that_a_later_stage_reads_is_not_ignored(atelier: httpx.Client) -> None:
+    fields = {"negative_prompt": "blue", "guidance_scale": 1}
+    [warning] = accepted(atelier, **fields)["warnings"]
+    assert warning["code"] == "negative_prompt_ignored"
+    assert accepted(atelier, **fields, upscaler={"checkpoint": "x4"})["warnings"] == []
+
+
+def test_what_has_succeeded_without_a_step_is_finished(
+    atelier: httpx.Client, painter: Hands
+) -> None:
+    fields = {"task": "image-to-image", "image": picture(), "strength": 0}
+    record = accepted(atelier, checkpoint="demo", **fields)
+    painter.succeed(record["id"], steps=0)
+    progress = atelier.get(record["urls"]["self"]).json()["progress"]
+    assert progress == {"steps_done": 0, "steps_total": 0, "fraction": 1.0}
 
 
 def test_the_grid_is_told_apart_from_the_pictures(atelier: httpx.Client, painter: Hands) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from server import log
 from server.cli import app
+from server.spec import Warn
 from tests.api.house import Hands
 from tests.api.pictures import mask, picture
 
@@ -20,7 +21,9 @@ Darkroom = Callable[..., Result]
 
 
 @contextmanager
-def drawing(painter: Hands, *pictures: bytes, checkpoint: str = "any") -> Iterator[list[str]]:
+def drawing(
+    painter: Hands, *pictures: bytes, checkpoint: str = "any", warnings: Sequence[Warn] = ()
+) -> Iterator[list[str]]:
     """Somebody who draws whatever is queued, with a grid as the last of several."""
     drawn: list[str] = []
     over = threading.Event()
@@ -30,7 +33,7 @@ def drawing(painter: Hands, *pictures: bytes, checkpoint: str = "any") -> Iterat
             found = painter.redis.lpop(f"rq:queue:{checkpoint}")
             if found is not None:
                 id = found.decode()  # type: ignore[union-attr]
-                painter.succeed(id, *pictures, grid=len(pictures) > 1)
+                painter.succeed(id, *pictures, warnings=warnings, grid=len(pictures) > 1)
                 drawn.append(id)
 
     thread = threading.Thread(target=work)
@@ -85,6 +88,17 @@ def test_generate_can_go_on_from_the_first_drawing(
     spec = spec_of(atelier, drawn[0])
     assert spec["hires"]["width"] == 192  # type: ignore[index]
     assert spec["refiner"]["switch_at"] == 0.7  # type: ignore[index]
+
+
+def test_generate_says_what_is_ignored_at_once_and_what_the_worker_cuts_in_the_end(
+    darkroom: Darkroom, painter: Hands
+) -> None:
+    cut = Warn(code="prompt_truncated", message="prompt is cut off", field="prompt")
+    with drawing(painter, b"PNG", warnings=[cut]):
+        said = ["--checkpoint", "any", "--guidance", "1", "-n", "blue"]
+        done = darkroom("generate", "a boat", *said)
+    assert done.output.count("warning: negative_prompt: is ignored") == 1
+    assert done.output.count("warning: prompt is cut off") == 1
 
 
 def test_generate_says_what_the_server_refuses(darkroom: Darkroom, tmp_path: Path) -> None:

@@ -251,6 +251,10 @@ def test_each_text_encoder_is_shown(tmp_path: Path) -> None:
         ({"source": "/somewhere/v1.safetensors"}, ["text_encoder"]),
         ({"source": "/x/xl.ckpt", "family": "sdxl"}, ["text_encoder", "text_encoder_2"]),
         ({"source": "/x/r.ckpt", "family": "sdxl", "tasks": ()}, ["text_encoder_2"]),
+        (
+            {"source": "/x/fill.ckpt", "family": "sdxl", "tasks": ("inpainting",)},
+            ["text_encoder", "text_encoder_2"],
+        ),
     ],
 )
 def test_without_files_of_its_own_a_checkpoint_reads_as_clip(

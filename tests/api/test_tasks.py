@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import random
+import threading
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 from PIL import Image
 
-from server.api.body import LARGE
+from server.api import submission
+from server.api.body import LARGE, read_json
 from server.api.records import GenerationRecord
+from server.api.resolve import to_spec
+from server.api.schemas import GenerationRequest
 from server.spec import SPEC, ImageToImage
 from tests.api.house import Hands
 from tests.api.pictures import body, mask, picture, text
@@ -222,6 +228,41 @@ def test_what_only_sdxl_reads_is_listed_as_ignored_elsewhere(atelier: httpx.Clie
     assert record["spec"]["sdxl"] is None
 
 
+def codes_of(atelier: httpx.Client, **fields: Any) -> list[str]:
+    answer = atelier.post("/v1/generations", json=body(**fields))
+    assert answer.status_code == 202, answer.text
+    return [warning["code"] for warning in answer.json()["warnings"]]
+
+
+def test_what_leads_away_from_something_is_listed_as_ignored_without_guidance(
+    atelier: httpx.Client,
+) -> None:
+    said = {"negative_prompt_2": "oil", "negative_original_size": [64, 64]}
+    assert codes_of(atelier, checkpoint="xl", **said) == []
+    found = codes_of(atelier, checkpoint="xl", guidance_scale=1, **said)
+    assert found == ["negative_prompt_2_ignored", "negative_original_size_ignored"]
+
+
+def test_a_score_is_listed_as_ignored_where_no_refiner_reads_it(atelier: httpx.Client) -> None:
+    said = {"aesthetic_score": 7.0, "checkpoint": "xl"}
+    assert codes_of(atelier, **said) == ["aesthetic_score_ignored"]
+    assert codes_of(atelier, **said, refiner={"checkpoint": "xl-refiner"}) == []
+    over = {"task": "image-to-image", "image": picture()}
+    assert codes_of(atelier, **said | {"checkpoint": "xl-refiner"}, **over) == []
+
+
+@pytest.mark.parametrize("steps", [151, 10**400])
+@pytest.mark.parametrize("strength", [0.5, 0.001])
+def test_more_steps_than_can_be_drawn_are_refused_whatever_the_strength(
+    atelier: httpx.Client, steps: int, strength: float
+) -> None:
+    fields = {"task": "image-to-image", "image": picture(), "strength": strength}
+    assert (
+        "between 1 and 150"
+        in refused(atelier, **fields, num_inference_steps=steps)["num_inference_steps"]
+    )
+
+
 def test_prompts_loras_and_the_autoencoder_reach_the_spec(atelier: httpx.Client) -> None:
     spec = spec_of(
         atelier,
@@ -249,6 +290,12 @@ def test_the_name_of_a_lora_is_never_a_path(atelier: httpx.Client, name: str) ->
 def test_the_same_lora_twice_is_refused(atelier: httpx.Client) -> None:
     assert "more than once" in refused(atelier, loras=[{"name": "a"}] * 2)["loras.1.name"]
     assert "at most 8" in refused(atelier, loras=[{"name": str(i)} for i in range(9)])["loras"]
+
+
+def test_a_great_many_loras_are_refused_before_they_are_compared(atelier: httpx.Client) -> None:
+    answer = atelier.post("/v1/generations", json=body(loras=[{"name": "a"}] * 100_000))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["errors"][0]["field"] == "loras"
 
 
 def test_what_is_deleted_takes_with_it_what_was_sent(atelier: httpx.Client, painter: Hands) -> None:
@@ -308,6 +355,39 @@ def test_what_a1111_would_do_between_steps_is_listed_as_ignored(atelier: httpx.C
     codes = {warning["code"] for warning in warnings}
     assert codes == {"prompt_and_ignored", "prompt_editing_ignored"}
     assert {warning["field"] for warning in warnings} == {"prompt"}
+
+
+def test_only_a_long_prompt_is_read_on_another_thread(
+    atelier: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def resolve(*given: Any) -> Any:
+        threads.append(threading.get_ident())
+        return to_spec(*given)
+
+    monkeypatch.setattr(submission, "to_spec", resolve)
+    for prompt in ("a boat", "a boat " * 1000, "a boat"):
+        assert spec_of(atelier, prompt=prompt)["prompt"] == prompt
+    assert threads[0] == threads[2] != threads[1]
+
+
+def test_a_body_is_not_kept_while_its_client_waits() -> None:
+    kept: list[Request] = []
+
+    async def read() -> None:
+        sent = [{"type": "http.request", "body": b'{"prompt": "a boat"}'}]
+
+        async def receive() -> Any:
+            return sent.pop()
+
+        head = [(b"content-type", b"application/json")]
+        kept.append(Request({"type": "http", "headers": head}, receive))
+        asked, _ = await read_json(kept[0], GenerationRequest)
+        assert asked.prompt == "a boat"
+
+    asyncio.run(read())
+    assert not any(isinstance(held, bytes) for held in vars(kept[0]).values())
 
 
 def test_a_large_picture_in_json_is_read(atelier: httpx.Client) -> None:

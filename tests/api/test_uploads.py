@@ -80,6 +80,14 @@ def test_what_is_no_picture_is_refused_by_the_name_of_its_field(
     assert painter.kept() == []
 
 
+def test_the_first_picture_of_a_photograph_that_holds_two_counts(atelier: httpx.Client) -> None:
+    smaller = Image.new("RGB", (64, 64))
+    sent = picture(form="MPO", save_all=True, append_images=[smaller])
+    answer = atelier.post("/v1/generations", json=body(task="image-to-image", image=sent))
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["spec"]["image"]["width"] == 128
+
+
 def test_every_picture_that_is_none_is_named(atelier: httpx.Client) -> None:
     sent = body(task="inpainting", image="%", mask_image="%")
     errors = atelier.post("/v1/generations", json=sent).json()["errors"]

@@ -542,6 +542,17 @@ def test_float16_is_spared_those_that_overflow_in_it(v1: Studio, tmp_path: Path)
     assert read_vae(file, upcasting).dtype == torch.float32
 
 
+def test_an_autoencoder_that_is_read_changes_no_setting_of_the_process(
+    v1: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load_parts(zoo.card("sd-v1", v1.folder), "cpu", "bfloat16")
+    another_vae(v1).save_pretrained(tmp_path / "mine")
+    file = in_the_original(v1, another_vae(v1), tmp_path / "mine.safetensors", tmp_path)
+    monkeypatch.delattr(torch, "set_default_dtype")  # the engine computes meanwhile
+    assert read_vae(tmp_path / "mine", parts).dtype == torch.bfloat16
+    assert read_vae(file, parts).dtype == torch.bfloat16
+
+
 def test_no_name_leads_out_of_the_folder(v1: Studio) -> None:
     v1.lora("style")
     (v1.models / "secret.safetensors").write_bytes(b"")

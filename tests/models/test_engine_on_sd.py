@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +82,26 @@ def test_the_pictures_of_a_batch_are_those_of_the_tickets_alone(v1: Checkpoint) 
     for spec in specs:
         alone = v1.denoiser.decode([draw(v1.denoiser, spec, []).state])[0].array().astype(int)
         assert np.abs(together[str(spec.seed)] - alone).max() <= 1
+
+
+def test_what_did_not_fit_is_out_of_memory_before_it_is_tried_again(v1: Checkpoint) -> None:
+    tried: list[weakref.ref[torch.Tensor]] = []
+
+    def tight(unet: Any, arguments: tuple[Any, ...]) -> None:
+        assert all(each() is None for each in tried)
+        tried.append(weakref.ref(arguments[0]))
+        if len(arguments[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    engine = Engine(v1.denoiser, max_step_pixels=10**9)
+    for seed in range(4):
+        engine.admit(Ticket("a", 0, prepare(v1.denoiser, a_spec(seed=seed)), 0, float("inf")))
+    hook = v1.denoiser._unet.register_forward_pre_hook(tight)
+    try:
+        assert engine.step().outcomes == []
+    finally:
+        hook.remove()
+    assert len(tried) == 1 + 2 + 4
 
 
 def test_a_unet_that_fails_for_one_row_fails_one_ticket(

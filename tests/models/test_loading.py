@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_map
 
 from server.errors import CheckpointError
 from server.models.device import on_device
 from server.models.loading import load, load_parts
 from server.models.parts import Parts
 from server.models.placement import let_visit
+from server.models.prompts import PromptEncoder
 from server.workers.native import native_inputs, native_stage
 from tests.models import zoo
 
@@ -235,6 +238,17 @@ def test_a_visitor_goes_home_after_an_error_too(folder: Path) -> None:
     assert {name: tensor.data_ptr() for name, tensor in encoder.named_parameters()} == home
     with on_device():
         assert encoder(torch.arange(77)[None]).last_hidden_state.isfinite().all()
+
+
+@pytest.mark.parametrize("clip_skip", [0, 1])
+def test_layers_can_be_left_out_of_a_visitor(folder: Path, clip_skip: int) -> None:
+    """What it made stays on the device when it has gone home: here, on one without memory."""
+    reader = loaded(folder).readers[0]
+    visit = reader.encoder.forward
+    there = partial(torch.Tensor.to, device="meta")
+    reader.encoder.forward = lambda *args, **kwargs: tree_map(there, visit(*args, **kwargs))
+    prompts = PromptEncoder(reader.tokenizer, reader.encoder)
+    assert prompts.encode("a cat", clip_skip=clip_skip).embedding.device.type == "meta"
 
 
 @pytest.mark.gpu

@@ -185,6 +185,13 @@ def test_a_state_says_what_the_planner_asks(v1: Checkpoint) -> None:
     assert len({guided.bucket, plain.bucket, square.bucket}) == 2
 
 
+def test_a_prompt_goes_on_with_chunks_of_its_own_layer(v1: Checkpoint) -> None:
+    skipping = partial(a_spec, clip_skip=2, long_prompts="chunk")
+    long = prepare(v1.denoiser, skipping(prompt="short", negative_prompt="x " * 80))
+    empty = prepare(v1.denoiser, skipping(prompt="", guidance_scale=1.0))
+    assert torch.equal(long.conditioning.embeddings[1, 77:], empty.conditioning.embeddings[0])
+
+
 def test_words_that_were_cut_off_are_named(v1: Checkpoint) -> None:
     state = prepare(v1.denoiser, a_spec(prompt="x" * 75 + " lost words", negative_prompt="y" * 80))
     prompt, negative = state.warnings

@@ -312,6 +312,14 @@ def test_a_shorter_text_goes_on_with_empty_chunks(replica: Replica) -> None:
     torch.testing.assert_close(told_of.embeddings, theirs)
 
 
+def test_a_prompt_goes_on_with_chunks_of_its_own_layer(replica: Replica) -> None:
+    denoiser = replica("sdxl-base").denoiser
+    skipping = partial(a_long_spec, clip_skip=1, sdxl=told(prompt_2=""))
+    long = prepare(denoiser, skipping(prompt="short", negative_prompt=FIRST + SECOND))
+    empty = prepare(denoiser, skipping(prompt="", guidance_scale=1.0))
+    assert torch.equal(long.conditioning.embeddings[1, 77:], empty.conditioning.embeddings[0])
+
+
 @pytest.mark.parametrize("text", [{"prompt": "short"}, {"prompt": FIRST + SECOND}], ids=len)
 def test_an_empty_negative_prompt_is_zeros_however_long_the_prompt(
     replica: Replica, text: dict[str, str]

@@ -334,6 +334,41 @@ def test_a_picture_decoded_in_tiles_is_nearly_the_one_decoded_whole(one_core: No
     assert (tiled - whole).abs().mean() < 0.01
 
 
+def test_a_large_picture_is_encoded_in_tiles_too(one_core: None) -> None:
+    vae = AutoencoderKL.from_pretrained(locate(load_catalog()["demo"]) / "vae")
+    sent = torch.randn(1, 3, 192, 256, generator=torch.Generator().manual_seed(1))
+    whole, tiled = (
+        Autoencoder(vae, above).encode(sent, torch.Generator().manual_seed(2))
+        for above in (10**6, 0)
+    )
+    vae.enable_tiling()
+    theirs = vae.encode(sent).latent_dist.sample(torch.Generator().manual_seed(2))
+    assert torch.equal(tiled, theirs * vae.config.scaling_factor)
+    assert not torch.equal(tiled, whole)
+
+
+def test_latents_of_less_precision_are_scaled_in_that_of_the_autoencoder(replica: Replica) -> None:
+    autoencoder = Autoencoder(oracle.pipeline(replica("sd-v1").folder)[0].vae)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)).half()
+    with torch.inference_mode():
+        assert torch.equal(autoencoder.decode(latents), autoencoder.decode(latents.float()))
+
+
+@pytest.mark.parametrize(("name", "spec", "inputs"), CASES)
+def test_a_unet_call_brings_nothing_to_the_device(
+    replica: Replica,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    spec: AnySpec,
+    inputs: Inputs,
+) -> None:
+    denoiser = replica(name).denoiser
+    state = prepare(denoiser, spec, inputs=inputs)
+    for constructor in ("tensor", "as_tensor", "from_numpy"):
+        monkeypatch.delattr(torch, constructor)
+    denoiser.predict([state])
+
+
 def test_a_large_picture_does_not_change_how_its_neighbours_are_encoded(replica: Replica) -> None:
     vae = oracle.pipeline(replica("sd-v1").folder)[0].vae
     autoencoder = Autoencoder(vae, tile_above=100)

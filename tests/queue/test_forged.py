@@ -11,6 +11,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from server.broker import keys
+from tests.builders import a_hires
 from tests.queue.crew import until
 
 
@@ -111,6 +112,24 @@ def test_a_broken_record_fails_in_words_and_the_worker_goes_on(desk, crew, field
     assert json.loads(desk.redis.hget(record, "error"))["code"] == "invalid_spec"
     after = desk.submit()
     until(lambda: after in worker.studio.claims)
+    assert worker.reason == ""
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        {"axes": [{"field": "sampler", "values": ["none"]}]},
+        {"axes": [{"field": "guidance_scale", "values": [-1.0]}]},
+        {"axes": [{"field": "seed", "values": [1]}]},
+    ],
+)
+def test_a_sweep_that_makes_no_sense_fails_before_it_is_drawn(desk, crew, sweep):
+    id = desk.submit(num_images=1 + ("seed" in str(sweep)), hires=a_hires())
+    spec = json.loads(desk.redis.hget(keys.generation(id), "spec")) | {"sweep": sweep}
+    desk.redis.hset(keys.generation(id), "spec", json.dumps(spec))
+    worker = crew.thread()
+    assert "sweep" in words(desk, id)
+    assert worker.studio.admitted == []
     assert worker.reason == ""
 
 

@@ -51,6 +51,14 @@ def test_cards_default_as_diffusers_pipelines_do():
     assert (defaults.prompt_syntax, defaults.long_prompts) == ("plain", "chunk")
 
 
+def test_hires_without_a_word_can_be_drawn_wherever_it_can_follow():
+    for card in load_catalog().values():
+        if {Task.TEXT_TO_IMAGE, Task.IMAGE_TO_IMAGE} <= set(card.tasks):
+            side = 2 * card.native_size
+            assert side <= card.limits.max_side, card.name
+            assert side**2 <= card.limits.max_pixels, card.name
+
+
 def test_a_catalog_that_is_not_text_is_refused_in_words(tmp_path):
     (tmp_path / "own.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match="cannot read the catalog"):

@@ -1,18 +1,13 @@
-"""`darkroom generate` as a client: its private server is alone, its stream survives."""
+"""`darkroom generate` as a client: its stream survives."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from server import remote
-from server.config import Settings
 from server.errors import DarkroomError
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -65,36 +60,3 @@ def test_a_stream_that_breaks_and_brings_nothing_is_given_up() -> None:
 def test_a_stream_that_ends_without_an_end_is_given_up() -> None:
     with pytest.raises(DarkroomError, match="before the generation is done"):
         events(lambda request: httpx.Response(200, content=b": hello\n\n"))
-
-
-def test_a_private_server_shares_nothing_with_the_one_that_is_set_up_here(tmp_path: Path) -> None:
-    (tmp_path / "darkroom.toml").write_text(
-        'redis = "redis://production"\nstorage = "s3://pictures"\ndefault_checkpoint = "other"\n'
-        'host = "0.0.0.0"\nmetrics_port = 9100\nthreads = 3\n'
-    )
-    script = "from server.config import Settings; print(Settings().model_dump_json())"
-    said = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"DARKROOM_REDIS": "redis://production"} | remote.ALONE,
-        capture_output=True,
-        check=True,
-        timeout=60,
-    ).stdout
-    settings = Settings.model_validate_json(said)
-    assert (settings.redis, settings.storage, settings.default_checkpoint) == ("", "", "")
-    assert (settings.host, settings.metrics_port, settings.threads) == ("127.0.0.1", 0, 3)
-
-
-def test_a_private_server_is_started_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    started: dict[str, str] = {}
-
-    def start(*arguments: object, env: dict[str, str], **_: object) -> None:
-        started.update(env)
-        raise OSError("started")
-
-    monkeypatch.setattr(remote.subprocess, "Popen", start)
-    monkeypatch.setenv("DARKROOM_REDIS", "redis://production")
-    with pytest.raises(OSError, match="started"), remote.private_server(Settings(), "demo"):
-        pass
-    assert started["DARKROOM_REDIS"] == ""

@@ -49,6 +49,17 @@ def test_a_folder_is_cleared_of_everything_and_no_other(store):
             store.read(key)
 
 
+def test_an_empty_folder_does_not_stay(tmp_path):
+    store = open_store("", tmp_path)
+    for key in ("gen_1/0-e.png", "gen_1/1-e.png"):
+        store.put(key, b"picture")
+    store.discard("gen_1/0-e.png")
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["gen_1"]
+    asyncio.run(store.clear("gen_1"))
+    assert list((tmp_path / "images").iterdir()) == []
+    store.put("gen_2/0-e.png", b"picture")
+
+
 def test_a_folder_that_cannot_be_written_is_said_without_its_path(tmp_path, caplog):
     store = open_store("", tmp_path)
     (tmp_path / "images" / "gen_1").write_text("a file where a folder must be")

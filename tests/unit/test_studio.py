@@ -1,22 +1,33 @@
+import io
 import threading
+import time
 from dataclasses import dataclass
 from queue import Queue
 
 import pytest
 from obstore.store import MemoryStore
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from server.catalog import Safety
 from server.errors import DeviceLost, NotFinite, NotFound, Unavailable
 from server.metrics import WorkerMetrics
-from server.spec import GenerationState, Progress, Warn
+from server.spec import Enlarged, GenerationState, Progress, Warn
 from server.storage import ObjectImageStore
 from server.workers.engine import Engine
 from server.workers.publish import hand_on
 from server.workers.simulated import FlatLatents, FlatPicture, SimulatedDenoiser, SimulatedState
 from server.workers.stage import Drawn, Ended, Handed, Past
 from server.workers.studio import EngineStudio
-from tests.builders import a_claim, a_claim_of, a_refiner, a_spec, an_image_to_image
+from tests.builders import (
+    a_claim,
+    a_claim_of,
+    a_hires,
+    a_refiner,
+    a_spec,
+    an_image_to_image,
+    an_upscaler,
+)
 
 SECONDS = 10
 
@@ -119,6 +130,39 @@ def test_a_claim_canceled_while_it_is_prepared_ends_canceled(studio):
     assert studio.results.get(timeout=SECONDS)[1] == Ended(GenerationState.CANCELED)
     assert studio.results.empty()
     assert studio.room() == 4
+
+
+def test_the_other_images_of_a_claim_canceled_meanwhile_are_not_prepared(studio):
+    prepared = []
+
+    class Slow(SimulatedDenoiser):
+        def prepare(self, stage, index, inputs):
+            prepared.append(index)
+            studio.cancel(claim)
+            results.append(studio.results.get(timeout=SECONDS)[1])
+            return super().prepare(stage, index, inputs)
+
+    claim, results = a_claim("a", num_images=4), []
+    studio = studio(Slow())
+    studio.admit(claim)
+    assert studio.close(SECONDS)
+    assert results == [Ended(GenerationState.CANCELED)]
+    assert prepared == [0]
+
+
+def test_preparing_many_images_is_not_taken_for_one_call_that_hangs(studio):
+    ages = []
+
+    class Slow(SimulatedDenoiser):
+        def prepare(self, stage, index, inputs):
+            ages.append(studio.step_age())
+            time.sleep(0.2)
+            return super().prepare(stage, index, inputs)
+
+    studio = studio(Slow())
+    studio.admit(a_claim("a", num_images=3))
+    studio.results.get(timeout=SECONDS)
+    assert max(ages) < 0.2
 
 
 def test_an_abandoned_claim_ends_in_silence(studio):
@@ -521,7 +565,26 @@ def test_a_strict_generation_fails_where_its_picture_would_be_changed(studio):
     assert "flagged image 0" in result.error.message
 
 
-def test_only_finished_pictures_are_checked(studio, store):
+def test_what_goes_to_another_checkpoint_is_checked_before(studio, store):
+    studio = studio(Prudish(), store=store, safety=Safety.BLOCK)
+    studio.admit(a_claim_of(a_spec(upscaler=an_upscaler(), seed=1, num_images=2)))
+    _, result = studio.results.get(timeout=SECONDS)
+    blocked, harmless = (Image.open(io.BytesIO(store.read(key))) for key in result.keys)
+    assert [warn.code for warn in result.warnings] == ["nsfw_blocked"]
+    assert not blocked.getbbox()
+    assert harmless.getbbox()
+
+
+def test_what_the_same_checkpoint_goes_on_with_is_checked_at_the_end(studio, store):
+    hires = a_hires(enlarged=Enlarged.PICTURE)
+    studio = studio(Prudish(), store=store, safety=Safety.BLOCK)
+    studio.admit(a_claim_of(a_spec(hires=hires, seed=1)))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert isinstance(result, Handed)
+    assert result.warnings == ()
+
+
+def test_only_pictures_are_checked(studio, store):
     class Shocked(SimulatedDenoiser):
         def unsafe(self, pixels):
             raise AssertionError("latents were checked")

@@ -1,6 +1,7 @@
 import pytest
 
 from server.catalog import load_catalog
+from server.errors import OutOfMemory
 from server.workers.simulated import SimulatedDenoiser
 from server.workers.warmup import measure_cap
 
@@ -43,6 +44,39 @@ def test_warming_up_a_slow_device_keeps_to_its_budget_and_says_what_that_means(c
     assert set(denoiser.rows) == {2}
     assert cap == 2 * NATIVE
     assert "DARKROOM_MAX_STEP_PIXELS" in caplog.text
+
+
+def test_the_cap_is_among_what_fits():
+    class Small(ClockedDenoiser):
+        def predict(self, states):
+            if len(states) > 4:
+                raise OutOfMemory("too many rows")
+            return super().predict(states)
+
+    denoiser = Small(lambda rows: 1e-3)
+    assert measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now) == 8 * NATIVE
+
+
+def test_a_checkpoint_of_which_not_one_picture_fits_is_not_served():
+    class Tiny(SimulatedDenoiser):
+        def predict(self, states):
+            raise OutOfMemory("not even one")
+
+    with pytest.raises(OutOfMemory, match="not even one"):
+        measure_cap(Tiny(), load_catalog()["demo"], 32)
+
+
+def test_no_more_pictures_are_prepared_than_are_measured():
+    prepared = []
+
+    class Slow(ClockedDenoiser):
+        def prepare(self, stage, index, inputs):
+            prepared.append(index)
+            return super().prepare(stage, index, inputs)
+
+    denoiser = Slow(lambda rows: 6.0)
+    measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now)
+    assert prepared == [0]
 
 
 @pytest.mark.parametrize("card", load_catalog().values(), ids=lambda card: card.name)
