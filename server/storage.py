@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import obstore
 from obstore.exceptions import BaseError
@@ -14,7 +15,13 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from server.errors import NotFound, Unavailable
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 log = logging.getLogger("darkroom.storage")
+
+RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
+"""obstore's own retries would hold a thread for minutes; whoever waits for a store tries again."""
 
 
 class ImageStore(Protocol):
@@ -125,6 +132,6 @@ def open_store(location: str, data_dir: Path) -> ObjectImageStore:
     if location == "memory://":
         return ObjectImageStore(MemoryStore())
     if "://" in location:
-        return ObjectImageStore(from_url(location))
+        return ObjectImageStore(from_url(location, retry_config=RETRIES))
     folder = Path(location) if location else data_dir / "images"
     return ObjectImageStore(LocalStore(folder.resolve(), mkdir=True, automatic_cleanup=True))

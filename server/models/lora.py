@@ -98,7 +98,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(METADATA, "{}")
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(written)  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
+    except OSError as error:  # its text has the whole path, which is nobody's affair
+        raise InvalidSpec(f"the LoRA {path.name} cannot be read: {error.strerror}") from error
+    except (ValueError, SafetensorError) as error:
         raise InvalidSpec(f"the LoRA {path.name} cannot be read: {error}") from error
 
 

@@ -66,7 +66,9 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, torch.Tens
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:  # its text has the whole path, which is nobody's affair
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error
+    except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged: {error}") from error
     return tensors
 

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from server.catalog import Safety
-from server.errors import Unavailable
+from server.errors import DarkroomError, Unavailable
 from server.metrics import WorkerMetrics
 from server.pixels import Inputs
 from server.spec import GenerationState, Progress
@@ -159,7 +159,9 @@ class EngineStudio:
                 log.warning("trying again: %s", error, extra=about)
                 self._prepare_later(flight, pause)
                 return
-            log.exception("could not be prepared", extra=about)
+            # What is wrong with a request is told to its caller; a traceback is for our own faults.
+            ours = None if isinstance(error, DarkroomError) else error
+            log.warning("could not be prepared: %s", error, exc_info=ours, extra=about)
             result = ended_by(error)
             self._inbox.put(lambda: self._end(flight, result))
             return
