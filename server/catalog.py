@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from server.errors import CheckpointError, UnknownCheckpoint
 from server.spec import (
+    MAX_INPUT_PIXELS,
     Frozen,
     LongPrompts,
     OutputFormat,
@@ -74,6 +75,9 @@ class Limits(Frozen):
     min_side: int = Field(default=64, gt=0)
     max_side: int = Field(default=2048, gt=0)
     max_pixels: int = Field(gt=0)
+    max_input_pixels: int = Field(
+        default=2**24, gt=0, le=MAX_INPUT_PIXELS, description="Of each picture that is sent."
+    )
     side_multiple: int = Field(default=8, gt=0)
     max_images: int = Field(default=16, gt=0)
     max_steps: int = Field(default=150, gt=0)

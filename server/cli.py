@@ -36,6 +36,9 @@ from server.options import (
     settings_of,
 )
 
+UNBOUNDED = 10_000
+"""Characters of a line that a program reads: each card is on one."""
+
 app = typer.Typer(
     name="darkroom",
     help="A self-hosted REST inference server for Stable Diffusion.",
@@ -191,12 +194,17 @@ app.command()(drawing.sweep)
 @checkpoints.command("list")
 def list_checkpoints(catalog: CatalogFile = None) -> None:
     """One line per checkpoint card."""
-    source = Column("source", overflow="fold")
-    table = Table("name", "family", "size", "predicts", "tasks", source, box=None)
-    for card in _catalog(catalog).values():
+    cards = _catalog(catalog)
+    name = Column("name", no_wrap=True, min_width=max(map(len, cards)))
+    tasks, source = Column("tasks", overflow="fold"), Column("source", overflow="fold")
+    table = Table(name, "family", "size", "predicts", tasks, source, box=None)
+    for card in cards.values():
         size, predicts = str(card.native_size), card.prediction_type
         table.add_row(card.name, card.family, size, predicts, " ".join(card.tasks), card.source)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = UNBOUNDED
+    console.print(table)
 
 
 @checkpoints.command("show")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from server.options import Output, Server, settings_of
+from server.spec import Task
 
 GUIDANCE_SCALES = "1.5,2,3,4,5,6,7,8"
 """What the model cards of Stable Diffusion 2 compare, with 50 DDIM steps each."""
@@ -38,7 +39,10 @@ def generate(
     checkpoint: Checkpoint = None,
     task: Annotated[
         str | None,
-        typer.Option(help="text-to-image, image-to-image, inpainting, depth-to-image or upscale."),
+        typer.Option(
+            help="text-to-image, image-to-image, inpainting, depth-to-image or upscale.",
+            show_default="what the pictures are for",
+        ),
     ] = None,
     image: Annotated[Path | None, _picture("--image", "The picture to start from.")] = None,
     mask: Annotated[Path | None, _picture("--mask", "White is drawn again.")] = None,
@@ -105,8 +109,8 @@ def generate(
 
       darkroom generate "a red circle on a blue background" -o circle.png
       darkroom generate "an old lighthouse, oil on canvas" --checkpoint sd-v1-5 --steps 30 -k 4
-      darkroom generate "oil on canvas" --task image-to-image --image photo.jpg --strength 0.6
-      darkroom generate "a boat" --task inpainting --image sea.png --mask mask.png
+      darkroom generate "oil on canvas" --image photo.jpg --strength 0.6
+      darkroom generate "a boat" --image sea.png --mask mask.png
     """
     from server.remote import draw
 
@@ -114,7 +118,7 @@ def generate(
         "prompt": prompt,
         "negative_prompt": negative_prompt,
         "checkpoint": checkpoint,
-        "task": task,
+        "task": task or _task(image, mask, depth_map, noise_level),
         "strength": strength,
         "noise_level": noise_level,
         "padding_mask_crop": padding_mask_crop,
@@ -142,7 +146,11 @@ def generate(
 def sweep(
     prompts: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help="A text file with a prompt a line."),
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="A text file with a prompt a line; lines that begin with # are left out.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", file_okay=False, help="Folder for the pictures.")
@@ -193,6 +201,19 @@ def sweep(
     draw_sweep(settings_of(), given, _lines(prompts), output, server)
 
 
+def _task(
+    image: Path | None, mask: Path | None, depth_map: Path | None, noise_level: int | None
+) -> str | None:
+    """What nobody sends such pictures for anything else than."""
+    if mask is not None:
+        return Task.INPAINTING.value
+    if depth_map is not None:
+        return Task.DEPTH_TO_IMAGE.value
+    if image is None:
+        return None
+    return Task.IMAGE_TO_IMAGE.value if noise_level is None else Task.UPSCALE.value
+
+
 def _given(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
@@ -202,16 +223,21 @@ def _lines(path: Path) -> Sequence[str]:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{path}: {error}") from error
-    if not any(lines):
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
         raise typer.BadParameter(f"{path}: has no prompt in it")
-    return [line for line in lines if line]
+    return found
 
 
 def _varied(text: str) -> tuple[str, list[float | int | str]]:
     name, _, values = text.partition("=")
     if not name or not values:
         raise typer.BadParameter(f"--vary {text}: FIELD=VALUE,VALUE,…, e.g. guidance_scale=2,4,8")
-    return name.strip().replace("-", "_"), [_number(value.strip()) for value in values.split(",")]
+    numbers = [_number(value.strip()) for value in values.split(",")]
+    for index, number in enumerate(numbers):
+        if number in numbers[:index]:
+            raise typer.BadParameter(f"--vary {text}: has {number} more than once")
+    return name.strip().replace("-", "_"), numbers
 
 
 def _number(text: str) -> float | int | str:

@@ -32,11 +32,23 @@ PIECE = re.compile(
 )
 NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 COMPOSED = re.compile(r"\bAND\b")
+LORA = re.compile(r"<lora:[^<>]+>", re.IGNORECASE)
+WEIGHED = re.compile(r"(?<!\\)\([^():]*[^():\d\s]\s*:\s*(?:\d+(?:\.\d*)?|\.\d+)\s*\)")
+"""(text:1.2), but neither (16:9) nor (at 12:30)."""
 BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 
 AND_IGNORED = Warn(
     code="prompt_and_ignored",
     message="has AND in it, which is read as a word; prompts are not composed",
+)
+LORA_IGNORED = Warn(
+    code="prompt_lora_ignored",
+    message="has <lora:…> in it, which is read as words; name LoRAs in `loras`",
+)
+EMPHASIS_IGNORED = Warn(
+    code="prompt_emphasis_ignored",
+    message="has (text:1.2) in it, whose brackets and number are read as text; prompt_syntax "
+    "a1111 reads them as emphasis",
 )
 EDITING_IGNORED = Warn(
     code="prompt_editing_ignored",
@@ -82,7 +94,7 @@ def read(prompt: str, syntax: PromptSyntax) -> Reading:
         InvalidSpec: brackets too deep or a weight too large; the message goes on after a field.
     """
     if syntax is PromptSyntax.PLAIN:
-        return Reading(((Span(prompt, 1.0, range(len(prompt))),),))
+        return Reading(((Span(prompt, 1.0, range(len(prompt))),),), tuple(_plain_ignored(prompt)))
     return Reading(_Parser().parse(prompt), tuple(_ignored(prompt)), BACKTRACK)
 
 
@@ -159,8 +171,18 @@ class _Parser:
         return tuple(spans)
 
 
+def _plain_ignored(prompt: str) -> Iterator[Warn]:
+    """What was surely meant for A1111."""
+    if LORA.search(prompt):
+        yield LORA_IGNORED
+    if WEIGHED.search(prompt):
+        yield EMPHASIS_IGNORED
+
+
 def _ignored(prompt: str) -> Iterator[Warn]:
     """What A1111 would do with such a prompt and we do not."""
+    if LORA.search(prompt):
+        yield LORA_IGNORED
     if COMPOSED.search(prompt):
         yield AND_IGNORED
     if any(map(_edits, BRACKETED.findall(prompt))):

@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter
 MAX_SEED = 2**53 - 1
 """The largest seed that JSON clients written in JavaScript can send and read back unchanged."""
 
+MAX_INPUT_PIXELS = 64 * 2**20
+"""More are never decoded, whatever a card says."""
+
 GENERATION_ID = r"^gen_[0-9a-f]{32}$"
 ADAPTER_NAME = r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,127}$"
 """A file's name without its suffix; never a path."""

@@ -98,15 +98,17 @@ def create_app(
 
 def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
     """A gateway ready to run where the settings say."""
+    store = open_store(settings.storage, settings.data_dir)
     broker = Broker(
         settings.redis,
         max_queued=settings.max_queued,
         retention_seconds=settings.retention_seconds,
+        discard=store.delete,
     )
     app = create_app(
         broker,
         catalog,
-        open_store(settings.storage, settings.data_dir),
+        store,
         CollectorRegistry(),
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,

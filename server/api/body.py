@@ -6,14 +6,15 @@ import asyncio
 import difflib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from server.api.negotiation import JSON
 from server.errors import BadRequest, FieldError, InvalidRequest, UnsupportedMediaType
+from server.spec import ADAPTER_NAME
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,6 +23,38 @@ LARGE = 2**17
 
 MAX_ERRORS = 20
 """So that a body of a thousand wrong fields gets an answer that a person can read."""
+
+
+ALIKE = 0.8
+"""Of difflib's ratio: a slip of the fingers, no other word."""
+
+ELSEWHERE = {
+    "batch_size": "num_images",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "clip_stop_at_last_layers": "clip_skip",
+    "denoising_strength": "strength",
+    "format": "output_format",
+    "init_image": "image",
+    "init_images": "image",
+    "inpaint_full_res_padding": "padding_mask_crop",
+    "mask": "mask_image",
+    "model": "checkpoint",
+    "n": "num_images",
+    "n_iter": "num_images",
+    "num_images_per_prompt": "num_images",
+    "num_outputs": "num_images",
+    "sampler_index": "sampler",
+    "sampler_name": "sampler",
+    "steps": "num_inference_steps",
+}
+"""What other servers call our fields."""
+
+RULES = {
+    ADAPTER_NAME: "must be a file's name of 1 to 128 characters, without a folder and with no dot "
+    "in front"
+}
+"""Patterns in words."""
 
 
 async def read_json(request: Request, model: type[M], *also: str) -> tuple[M, bytes]:
@@ -77,20 +110,42 @@ def _refusal(error: ValidationError, model: type[BaseModel]) -> BadRequest | Inv
     found = error.errors(include_url=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return BadRequest(f"the body is not JSON: {found[0]['ctx']['error']}")
-    return InvalidRequest.of([in_words(e, model.model_fields) for e in found[:MAX_ERRORS]])
+    return InvalidRequest.of([in_words(e, model) for e in found[:MAX_ERRORS]])
 
 
-def in_words(error: Mapping[str, Any], known: Mapping[str, object]) -> FieldError:
-    """One of pydantic's errors as a sentence; `known` are the names a stray one may have meant."""
+def in_words(error: Mapping[str, Any], model: type[BaseModel] | None = None) -> FieldError:
+    """One of pydantic's errors as a sentence; `model` has the names a stray one may have meant."""
     path = ".".join(str(part) for part in error["loc"])[:80]
     name = path or "the body"
     if error["type"] == "missing":
         return FieldError(path, f"{name}: is required")
     if error["type"] == "extra_forbidden":
-        meant = difflib.get_close_matches(path, known, n=1)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        return FieldError(path, f"{name}: there is no such field{hint}")
+        return FieldError(path, f"{name}: there is no such field{_hint(error['loc'], model)}")
     if error["type"] == "model_type":
         return FieldError(path, f"{name}: must be a JSON object")
+    if error["type"] == "string_pattern_mismatch":
+        rule = RULES.get(error["ctx"]["pattern"], "is not of the right form")
+        return FieldError(path, f"{name}: {rule}")
     said = str(error["msg"]).replace("Input should be", "must be").removeprefix("Value error, ")
     return FieldError(path, f"{name}: {said}")
+
+
+def _hint(path: Sequence[str | int], model: type[BaseModel] | None) -> str:
+    """The field that a stray one beside it may have meant."""
+    for part in path[:-1]:
+        if isinstance(part, str) and model is not None:
+            model = next(_models(model.model_fields[part].annotation), None)
+    known, stray = model.model_fields if model else {}, str(path[-1])
+    translated = ELSEWHERE.get(stray.lower())
+    if translated in known:
+        return f"; here it is called {translated}"
+    meant = difflib.get_close_matches(stray[:80], known, n=1, cutoff=ALIKE)
+    return f"; did you mean {meant[0]}?" if meant else ""
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Those in an annotation such as `list[Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

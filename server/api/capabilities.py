@@ -13,10 +13,9 @@ from pydantic import BaseModel, Field
 from server import __version__
 from server.api import openapi
 from server.api.chains import DRAWN_OVER
-from server.api.deps import Gate, Gateway
+from server.api.deps import Gate
 from server.api.negotiation import JSON
 from server.catalog import Card, Limits
-from server.errors import BrokerUnavailable
 from server.models.shelf import Shelf, loras, vaes
 from server.spec import (
     MAX_SEED,
@@ -51,7 +50,9 @@ EXAMPLE: dict[str, Any] = {
             "served": True,
             "hires": True,
             "refiner": True,
-            "limits": Limits(max_side=512, max_pixels=262_144).model_dump(mode="json"),
+            "limits": Limits(
+                max_side=512, max_pixels=262_144, max_input_pixels=4_194_304, max_clip_skip=1
+            ).model_dump(mode="json"),
         }
     ],
     "refiners": ["demo", "sdxl-refiner"],
@@ -115,7 +116,7 @@ class Capabilities(BaseModel):
 async def get_capabilities(gate: Gate) -> Response:
     """Tasks, checkpoints and what they can be combined with, formats, bounds and the version."""
     cards = tuple(gate.catalog.values())
-    served = await _served(gate)
+    served = await gate.served()
     found = Capabilities(
         version=__version__,
         tasks=tuple(task for task in Task if any(task in card.tasks for card in cards)),
@@ -137,14 +138,6 @@ async def get_capabilities(gate: Gate) -> Response:
         max_seed=MAX_SEED,
     )
     return Response(found.model_dump_json(), media_type=JSON)
-
-
-async def _served(gate: Gateway) -> dict[str, bool] | None:
-    try:
-        queues = await gate.broker.queues(list(gate.catalog))
-    except BrokerUnavailable:
-        return None
-    return {q.checkpoint: any(worker.state == "ready" for worker in q.workers) for q in queues}
 
 
 def _abilities(card: Card, served: dict[str, bool] | None) -> CheckpointAbilities:

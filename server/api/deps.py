@@ -60,6 +60,14 @@ class Gateway:
         eta = await self._eta_seconds(generation, ahead)
         return record_of(generation, queue_position=ahead, eta_seconds=eta)
 
+    async def served(self) -> dict[str, bool] | None:
+        """Of each checkpoint, whether a worker is ready; None where the queue cannot be asked."""
+        try:
+            queues = await self.broker.queues(list(self.catalog))
+        except BrokerUnavailable:
+            return None
+        return {q.checkpoint: any(worker.state == "ready" for worker in q.workers) for q in queues}
+
     async def _eta_seconds(self, generation: Generation, ahead: int | None) -> float | None:
         if generation.status is GenerationState.RUNNING:
             return _rest_seconds(generation, time.time())

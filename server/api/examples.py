@@ -27,15 +27,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "image-to-image": {
         "task": "image-to-image",
-        "checkpoint": "sd-v1-5",
-        "prompt": "a red boat on a blue sea, oil on canvas",
+        "checkpoint": "demo",
+        "prompt": "a yellow triangle on a blue background",
         "image": PICTURE,
         "strength": 0.6,
     },
     "inpainting": {
         "task": "inpainting",
-        "checkpoint": "sd-v1-5-inpainting",
-        "prompt": "a lighthouse",
+        "checkpoint": "demo",
+        "prompt": "a green circle on a blue background",
         "image": PICTURE,
         "mask_image": MASK,
         "keep_outside": True,
@@ -56,9 +56,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "noise_level": 20,
     },
     "hires": {
-        "checkpoint": "sd-v1-5",
-        "prompt": "an old lighthouse, oil on canvas",
+        "checkpoint": "demo",
+        "prompt": "a red circle on a blue background",
         "hires": {"scale": 1.5, "strength": 0.6, "enlarged": "latents"},
+    },
+    "refiner": {
+        "checkpoint": "demo",
+        "prompt": "a red circle on a blue background",
+        "refiner": {"checkpoint": "demo", "switch_at": 0.8},
     },
     "refiner and upscaler": {
         "checkpoint": "sdxl-base",
@@ -74,7 +79,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "sweep": {"num_inference_steps": [10, 20], "guidance_scale": [1.5, 4.0, 8.0]},
     },
 }
-"""One for each task and each way to go on from there."""
+"""One for each task and each way to go on from there; with `demo` wherever it can draw it, so that
+most can be tried on a server that was just started."""
 
 REQUEST = REQUESTS["text-to-image"]
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from fastapi import Request
 from pydantic_core import from_json
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.api.body import LARGE, STRICT_JSON, declared_type, parsed, read_json
 from server.api.schemas import GenerationRequest
@@ -52,17 +52,62 @@ async def read_sent(request: Request, max_bytes: int) -> Sent:
     if declared_type(request) != FORM:
         asked, body = await read_json(request, GenerationRequest, FORM)
         return Sent(asked, body if len(body) < LARGE else await asyncio.to_thread(_digest, body))
-    try:
-        form = await request.form(
-            max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=max_bytes
-        )
-    except HTTPException as error:
-        raise BadRequest(f"the body is not multipart/form-data: {error.detail}") from None
+    form = await _form(request, max_bytes)
     try:
         parts = [await _part(name, value) for name, value in form.multi_items()]
     finally:
         await form.close()
     return await asyncio.to_thread(_read, parts)
+
+
+class FormParser(MultiPartParser):
+    """Starlette's takes a form that was cut short for a whole one, and reads text as Latin-1 where
+    it is not what it is declared to be."""
+
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        super().__init__(
+            request.headers,
+            request.stream(),
+            max_files=MAX_PARTS,
+            max_fields=MAX_PARTS,
+            max_part_size=max_bytes,
+        )
+        self._whole = False
+
+    def on_end(self) -> None:
+        """The closing boundary was read."""
+        self._whole = True
+
+    def on_part_end(self) -> None:
+        """A part was read."""
+        part = self._current_part
+        if part.file is None:
+            try:
+                part.data.decode(self._charset)
+            except (UnicodeDecodeError, LookupError):
+                name = part.field_name[:80]
+                message = f"{name}: is not text in {self._charset.upper()}"
+                raise InvalidRequest(message, field=name) from None
+        super().on_part_end()
+
+    async def parse(self) -> FormData:
+        """The form. What is refused leaves no file open.
+
+        Raises:
+            MultiPartException: it is none, or it is cut short.
+        """
+        form = await super().parse()
+        if not self._whole:
+            await form.close()
+            raise MultiPartException("it ends before its closing boundary")
+        return form
+
+
+async def _form(request: Request, max_bytes: int) -> FormData:
+    try:
+        return await FormParser(request, max_bytes).parse()
+    except MultiPartException as error:
+        raise BadRequest(f"the body is not multipart/form-data: {error.message}") from None
 
 
 class Part(NamedTuple):

@@ -97,7 +97,7 @@ async def _darkroom(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     """Parameters of the path and the query; bodies are read by `body.read_json`."""
     assert isinstance(error, RequestValidationError)
-    fields = [in_words(e | {"loc": e["loc"][1:]}, {}) for e in error.errors()]
+    fields = [in_words(e | {"loc": e["loc"][1:]}) for e in error.errors()]
     return problem_response(InvalidRequest.of(fields))
 
 

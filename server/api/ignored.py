@@ -9,7 +9,7 @@ from server.api.schemas import GenerationRequest
 from server.catalog import Catalog
 from server.chunks import about
 from server.emphasis import read
-from server.spec import TAKES_ETA, AnySpec, PromptSyntax, SdxlConditioning, Task, Warn
+from server.spec import TAKES_ETA, AnySpec, SdxlConditioning, Task, Warn
 
 SCORES = ("aesthetic_score", "negative_aesthetic_score")
 NEGATIVES = tuple(name for name in SdxlConditioning.model_fields if name.startswith("negative_"))
@@ -19,8 +19,7 @@ NEGATIVES = tuple(name for name in SdxlConditioning.model_fields if name.startsw
 def ignored(asked: GenerationRequest, wanted: AnySpec, catalog: Catalog) -> Iterator[Warn]:
     """Each of them, once."""
     yield from _told_to_others(asked, wanted, catalog)
-    if wanted.prompt_syntax is PromptSyntax.A1111:
-        yield from _unread(wanted)
+    yield from _unread(wanted)
     if wanted.refiner is not None and wanted.refiner.switch_at < 1:
         assert asked.refiner is not None
         if asked.refiner.strength is not None:
@@ -53,7 +52,8 @@ def _told_to_others(asked: GenerationRequest, wanted: AnySpec, catalog: Catalog)
 
 
 def _unread(wanted: AnySpec) -> Iterator[Warn]:
-    """What of A1111's prompts means nothing here. The worker finds the same, and says it alike."""
+    """What A1111 would do with a prompt and we do not. The worker finds the same, and says it
+    alike."""
     for field, text in texts(wanted).items():
         yield from about(field, read(text, wanted.prompt_syntax).ignored)
 

@@ -87,16 +87,15 @@ def _not_taken(asked: GenerationRequest, uploads: Mapping[str, Upload]) -> Itera
 
 
 def refusals(wanted: AnySpec, card: Card, catalog: Catalog) -> Iterator[FieldError]:
-    """Everything in `wanted`, but its size, that the card or a later one of its chain cannot
-    draw."""
+    """Everything in `wanted`, but its size and its pictures, that the card or a later one of its
+    chain cannot draw."""
     if wanted.sweep is None:
         yield from _amounts(wanted, card)
-        yield from _sampling(wanted)
+        yield from _sampling(wanted, card)
     else:
         yield from _swept(wanted, wanted.sweep, card)
     yield from _texts(wanted, card)
     yield from _adapters(wanted, card)
-    yield from _pictures(wanted)
     if wanted.hires or wanted.refiner or wanted.upscaler:
         yield from _chained(wanted, catalog)
 
@@ -173,21 +172,24 @@ def _brackets(name: str, text: str) -> Iterator[FieldError]:
         yield FieldError(name, f"{name}: {error.message}")
 
 
-def _sampling(wanted: AnySpec) -> Iterator[FieldError]:
+def _sampling(wanted: AnySpec, card: Card) -> Iterator[FieldError]:
     if wanted.sigmas is not Sigmas.DEFAULT and wanted.sampler not in SPACED:
         able = ", ".join(sorted(SPACED))
         message = f"sigmas {wanted.sigmas}: {wanted.sampler} has no choice; these have: {able}"
         yield FieldError("sigmas", message)
-    if wanted.sampler in FROM_NOISE_ONLY and _from_a_picture(wanted):
-        message = f"sampler {wanted.sampler}: draws from noise only, not from a picture"
-        yield FieldError("sampler", message)
+    if wanted.sampler in FROM_NOISE_ONLY and (why := _noised(wanted, card)):
+        yield FieldError("sampler", f"sampler {wanted.sampler}: draws from noise only{why}")
 
 
-def _from_a_picture(wanted: AnySpec) -> bool:
-    """Whether noise is added to a picture; inpainting at strength 1 may begin with noise alone."""
+def _noised(wanted: AnySpec, card: Card) -> str:
+    """Why noise is added to a picture; empty where it is not."""
     if isinstance(wanted, Inpainting):
-        return wanted.strength < 1
-    return isinstance(wanted, ImageToImage | DepthToImage)
+        # A UNet with channels for the masked picture begins with noise alone, and does nothing but
+        # inpaint. Any other is given the picture back, with noise, after every step.
+        if card.tasks == (Task.INPAINTING,):
+            return "; inpaint at strength 1 with it" if wanted.strength < 1 else ""
+        return f", and {card.name} inpaints by adding noise to the picture"
+    return ", not from a picture" if isinstance(wanted, ImageToImage | DepthToImage) else ""
 
 
 def _adapters(wanted: AnySpec, card: Card) -> Iterator[FieldError]:
@@ -200,33 +202,12 @@ def _adapters(wanted: AnySpec, card: Card) -> Iterator[FieldError]:
             yield FieldError(where, f"{where}: {name!r} is given more than once")
 
 
-def _pictures(wanted: AnySpec) -> Iterator[FieldError]:
-    """Masks and depth maps that do not lie over their image."""
-    if isinstance(wanted, Inpainting):
-        image, mask = wanted.image, wanted.mask_image
-        if (mask.width, mask.height) != (image.width, image.height):
-            yield FieldError(
-                "mask_image",
-                f"mask_image: has {mask.width} x {mask.height} pixels and the image "
-                f"{image.width} x {image.height}; both must have the same size",
-            )
-    if isinstance(wanted, DepthToImage) and wanted.depth_map is not None:
-        image, depth = wanted.image, wanted.depth_map
-        # As wide as the image, it may be at most a pixel higher or lower.
-        if abs(depth.height * image.width - image.height * depth.width) > depth.width:
-            yield FieldError(
-                "depth_map",
-                f"depth_map: has {depth.width} x {depth.height} pixels, which is not the shape of "
-                f"the image, {image.width} x {image.height}",
-            )
-
-
 def _swept(wanted: AnySpec, sweep: Sweep, card: Card) -> Iterator[FieldError]:
     """What is wrong with single pictures of it; each fault once."""
     swept, seen = {axis.field for axis in sweep.axes}, set()
     for index, varied in enumerate(sweep.combinations):
         alone = wanted.alone(index)
-        for field, message in chain(_amounts(alone, card), _sampling(alone)):
+        for field, message in chain(_amounts(alone, card), _sampling(alone, card)):
             if message not in seen:
                 seen.add(message)
                 values = ", ".join(f"{name} {value}" for name, value in varied.items())
@@ -254,7 +235,7 @@ def _chained(wanted: AnySpec, catalog: Catalog) -> Iterator[FieldError]:
         for field, message in chain(
             fitting.wrong_sides(spec.width, spec.height, card),
             _amounts(spec, card),
-            _sampling(spec),
+            _sampling(spec, card),
         ):
             where = f"{part}.{field}" if field in PARTS[part].model_fields else part
             if not (stage.begin and field == "strength"):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from server.api import chains, fitting
+from server.api import chains, fitting, inputs
 from server.api.ignored import ignored
 from server.api.refusals import misplaced, refusals
 from server.api.schemas import GenerationRequest, SweepRequest
@@ -65,9 +65,14 @@ Fields = dict[str, Any]
 
 
 def to_spec(
-    asked: GenerationRequest, card: Card, catalog: Catalog, uploads: Uploads
+    asked: GenerationRequest,
+    card: Card,
+    catalog: Catalog,
+    uploads: Uploads,
+    brightest: int = inputs.WHITE,
 ) -> tuple[AnySpec, tuple[Warn, ...]]:
-    """The complete spec, and what of the request it ignores or adjusts.
+    """The complete spec, and what of the request it ignores or adjusts. `brightest` is the
+    brightest pixel of the mask, if there is one.
 
     What no card could draw was refused when the request was read.
 
@@ -79,9 +84,16 @@ def to_spec(
     if refused or (sides and asked.hires is not None):  # there is nothing to enlarge
         raise InvalidSpec.of(refused or sides)
     wanted = _wanted(asked, card, catalog, uploads)
-    if refused := [*sides, *refusals(wanted, card, catalog)]:
+    unfit = inputs.unfit(wanted, card, brightest)
+    if refused := [*sides, *refusals(wanted, card, catalog), *unfit]:
         raise InvalidSpec.of(refused)
-    warnings = tuple(chain(fitting.adjusted(asked, wanted), ignored(asked, wanted, catalog)))
+    warnings = tuple(
+        chain(
+            fitting.adjusted(asked, wanted),
+            ignored(asked, wanted, catalog),
+            inputs.vain(wanted, brightest),
+        )
+    )
     if asked.strict and warnings:
         raise InvalidSpec.of([FieldError(w.field or "", w.message) for w in warnings])
     return wanted, warnings

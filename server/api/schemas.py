@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.functional_validators import ModelWrapValidatorHandler
+from pydantic_core import PydanticUseDefault
 
 from server.api.examples import REQUEST
 from server.spec import (
@@ -37,6 +46,13 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def _said(value: Any) -> Any:
+    """null is as good as left out, as it is for the fields whose default is a card's."""
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
 class LoraRequest(Asked):
     """A low-rank adapter."""
 
@@ -45,7 +61,9 @@ class LoraRequest(Asked):
         description="A file of the models' `Lora` folder, without its suffix.",
         examples=["pixel-art"],
     )
-    scale: float = Field(1.0, ge=-10, le=10, description="How strongly it acts.")
+    scale: Annotated[float, BeforeValidator(_said, json_schema_input_type=float | None)] = Field(
+        1.0, ge=-10, le=10, description="How strongly it acts."
+    )
 
 
 class HiresRequest(Asked):
@@ -143,7 +161,9 @@ class GenerationRequest(Asked):
 
     model_config = ConfigDict(json_schema_extra={"examples": [REQUEST]})
 
-    task: Task = Field(Task.TEXT_TO_IMAGE, description="What kind of generation this is.")
+    task: Annotated[Task, BeforeValidator(_said, json_schema_input_type=Task | None)] = Field(
+        Task.TEXT_TO_IMAGE, description="What kind of generation this is."
+    )
     checkpoint: str | None = Field(
         None, description="A name from `GET /v1/checkpoints`; the server's default if left out."
     )
@@ -277,7 +297,7 @@ class GenerationRequest(Asked):
     sweep: SweepRequest | None = Field(
         None, description="Vary one or two fields; num_images follows from it."
     )
-    strict: bool = Field(
+    strict: Annotated[bool, BeforeValidator(_said, json_schema_input_type=bool | None)] = Field(
         False,
         description="Refuse the request instead of warning; what only the worker sees, such as a "
         "prompt that it would cut, fails the generation.",

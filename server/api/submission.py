@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,12 @@ from server.api.examples import RECORD as EXAMPLE
 from server.api.forms import read_sent
 from server.api.handlers import error_of, problem_response
 from server.api.images import read_image
+from server.api.inputs import WHITE
 from server.api.negotiation import JSON, accepted_format, wait_seconds
 from server.api.records import ROOT, GenerationRecord, address
 from server.api.resolve import to_spec
 from server.api.schemas import GenerationRequest
-from server.api.uploads import discard, read_pictures, sent_pictures, store
+from server.api.uploads import MASK, discard, read_pictures, sent_pictures, store
 from server.broker import Generation, Idempotency
 from server.catalog import Card
 from server.errors import (
@@ -47,7 +48,8 @@ from server.errors import (
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
-from server.spec import GenerationState, OutputFormat, new_generation_id
+from server.spec import AnySpec, GenerationState, OutputFormat, Upload, new_generation_id
+from server.stages import checkpoints
 
 MAX_KEY_CHARACTERS = 255
 LONG = 4096
@@ -159,26 +161,53 @@ async def _accepted(
     if form is not None:
         asked = asked.model_copy(update={"output_format": form})
         body += form.encode()  # another picture format is another request
-    pictures = await read_pictures(sent_pictures(asked, sent.files), gate.decoders)
+    limit = card.limits.max_input_pixels
+    pictures = await read_pictures(sent_pictures(asked, sent.files), gate.decoders, limit)
     id = new_generation_id()
     uploads = {field: picture.upload(id, field) for field, picture in pictures.items()}
-    resolved = partial(to_spec, asked, card, gate.catalog, uploads)
+    brightest = pictures[MASK].brightest if MASK in pictures else WHITE
+    resolved = partial(to_spec, asked, card, gate.catalog, uploads, brightest)
     spec, warnings = await asyncio.to_thread(resolved) if _is_long(asked) else resolved()
     await check_names(spec, gate.models)
     key = _idempotency(request, body)
     await store(gate.store, uploads, pictures)
+    submit = partial(gate.broker.submit, spec, owner=owner, id=id, warnings=warnings)
+    generation, made = await _submitted(gate, spec, uploads, submit(idempotency=key))
+    return generation, made, form
+
+
+async def _submitted(
+    gate: Gateway,
+    spec: AnySpec,
+    uploads: Mapping[str, Upload],
+    submitting: Awaitable[tuple[Generation, bool]],
+) -> tuple[Generation, bool]:
+    """What comes of it. Pictures are kept only where something was queued with them."""
     try:
-        generation, made = await gate.broker.submit(
-            spec, owner=owner, id=id, warnings=warnings, idempotency=key
-        )
+        generation, made = await submitting
     except BrokerUnavailable:
         raise  # It may have been accepted: then its worker needs what was stored.
+    except NoWorker as error:
+        await discard(gate.store, uploads)
+        raise await _unserved(gate, spec, error) from None
     except DarkroomError:
         await discard(gate.store, uploads)
         raise
     if not made:
         await discard(gate.store, uploads)
-    return generation, made, form
+    return generation, made
+
+
+async def _unserved(gate: Gateway, spec: AnySpec, error: NoWorker) -> NoWorker:
+    """The error, and what can be done: ask for what is served, or serve what was asked for."""
+    served = await gate.served()
+    if served is None:
+        return error
+    ready = ", ".join(name for name, is_ready in served.items() if is_ready) or "none"
+    missing = [name for name in checkpoints(spec) if not served[name]]
+    start = (f"`darkroom worker --checkpoint {name}`" for name in missing)
+    message = "; start ".join([f"{error.message}; served now: {ready}", *start])
+    return NoWorker(message, field=error.field, retry_after=error.retry_after)
 
 
 def _is_long(asked: GenerationRequest) -> bool:

@@ -27,7 +27,7 @@ from server.errors import (
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
-from server.spec import SPACED, TAKES_ETA, Sampler, Sigmas, Task
+from server.spec import FROM_NOISE_ONLY, SPACED, TAKES_ETA, Sampler, Sigmas, Task
 
 router = APIRouter(prefix="/v1", tags=["system"])
 
@@ -43,9 +43,16 @@ CHECKPOINT_EXAMPLE: dict[str, Any] = {
     "defaults": Defaults(
         sampler=Sampler.DPMPP_2M, num_inference_steps=20, guidance_scale=4.0
     ).model_dump(mode="json"),
-    "limits": Limits(max_side=512, max_pixels=262_144).model_dump(mode="json"),
+    "limits": Limits(
+        max_side=512, max_pixels=262_144, max_input_pixels=4_194_304, max_clip_skip=1
+    ).model_dump(mode="json"),
 }
-SAMPLER_EXAMPLE = {"name": "euler", "sigmas": list(Sigmas), "takes_eta": False}
+SAMPLER_EXAMPLE = {
+    "name": "euler",
+    "sigmas": list(Sigmas),
+    "takes_eta": False,
+    "from_noise_only": False,
+}
 QUEUE_EXAMPLE = {
     "checkpoint": "demo",
     "queued": 3,
@@ -86,6 +93,10 @@ class SamplerRecord(BaseModel):
     name: Sampler
     sigmas: tuple[Sigmas, ...]
     takes_eta: bool
+    from_noise_only: bool = Field(
+        description="Whether it cannot begin with a picture. A checkpoint that does nothing but "
+        "inpaint can use it at strength 1."
+    )
 
 
 class SamplerList(BaseModel):
@@ -212,6 +223,7 @@ def _sampler(sampler: Sampler) -> SamplerRecord:
         name=sampler,
         sigmas=tuple(Sigmas) if sampler in SPACED else (Sigmas.DEFAULT,),
         takes_eta=sampler in TAKES_ETA,
+        from_noise_only=sampler in FROM_NOISE_ONLY,
     )
 
 

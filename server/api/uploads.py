@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from server.api.inputs import WHITE
 from server.api.schemas import GenerationRequest
 from server.errors import FieldError, InvalidSpec, Unavailable
-from server.pixels import BadPicture, open_picture
+from server.pixels import BadPicture, brightest, open_picture
 from server.spec import UPLOADED, Upload
 from server.storage import ImageStore
 
@@ -22,6 +23,7 @@ DATA_URI = re.compile(r"data:([^,;]{0,80})[^,]{0,200},", re.IGNORECASE)
 KINDS = ("image/png", "image/jpeg", "image/jpg", "image/webp")
 SUFFIXES = {b"\x89PNG": "png", b"RIFF": "webp"}
 """By the first bytes of a file; what is neither is a JPEG, the third format that can be opened."""
+MASK = "mask_image"
 DECODERS = 4
 """Pictures that a gateway decodes at once: each can take a few hundred megabytes for a moment."""
 
@@ -34,6 +36,8 @@ class Picture:
     sha256: str
     width: int
     height: int
+    brightest: int
+    """Of a mask, 0 to 255; of the others it is not measured."""
 
     @property
     def suffix(self) -> str:
@@ -51,7 +55,7 @@ class Picture:
 
 
 async def read_pictures(
-    sent: Mapping[str, str | bytes], decoders: asyncio.Semaphore
+    sent: Mapping[str, str | bytes], decoders: asyncio.Semaphore, max_pixels: int
 ) -> dict[str, Picture]:
     """Every picture of a request, by field. Off the event loop, and not too many at once.
 
@@ -61,7 +65,7 @@ async def read_pictures(
     if not sent:
         return {}
     async with decoders:
-        return await asyncio.to_thread(_read, sent)
+        return await asyncio.to_thread(_read, sent, max_pixels)
 
 
 async def store(
@@ -93,11 +97,11 @@ def sent_pictures(asked: GenerationRequest, files: Mapping[str, bytes]) -> dict[
     return {field: text for field, text in named if text is not None} | dict(files)
 
 
-def _read(sent: Mapping[str, str | bytes]) -> dict[str, Picture]:
+def _read(sent: Mapping[str, str | bytes], max_pixels: int) -> dict[str, Picture]:
     found, refused = {}, []
     for field, content in sent.items():
         try:
-            found[field] = read_picture(content)
+            found[field] = read_picture(content, max_pixels, is_mask=field == MASK)
         except BadPicture as error:
             refused.append(FieldError(field, f"{field}: {error}"))
     if refused:
@@ -105,15 +109,17 @@ def _read(sent: Mapping[str, str | bytes]) -> dict[str, Picture]:
     return found
 
 
-def read_picture(content: str | bytes) -> Picture:
+def read_picture(content: str | bytes, max_pixels: int, *, is_mask: bool = False) -> Picture:
     """A picture from the bytes of a file, or from text that holds them.
 
     Raises:
         BadPicture: it is none; the message goes on from the name of its field.
     """
     data = content if isinstance(content, bytes) else _decoded(content)
-    with open_picture(data) as opened:
-        return Picture(data, hashlib.sha256(data).hexdigest(), opened.width, opened.height)
+    with open_picture(data, max_pixels) as opened:
+        most = brightest(opened) if is_mask else WHITE
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Picture(data, sha256, opened.width, opened.height, most)
 
 
 def _decoded(text: str) -> bytes:

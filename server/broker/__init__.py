@@ -7,6 +7,7 @@ control   cancel and delete (blocking)
 pages     an owner's generations, page by page
 queues    how long the queues are, and who works on them
 hub       one subscription for all who wait
+leftovers what chains that were ended have left in the image store
 delivery  the worker's half: writes for its own transactions
 record    what a generation and a worker look like in a hash
 keys      every key name

@@ -25,6 +25,7 @@ from rq import Queue
 
 from server.broker import control, keys, submit
 from server.broker.hub import Hub
+from server.broker.leftovers import Discard, Leftovers, keep
 from server.broker.pages import Cursor, read_page
 from server.broker.pool import QueueingPool
 from server.broker.queues import QueueInfo, read_queues
@@ -78,7 +79,14 @@ def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 class Broker:
     """One per gateway process."""
 
-    def __init__(self, url: str, *, max_queued: int, retention_seconds: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_queued: int,
+        retention_seconds: int,
+        discard: Discard = keep,
+    ) -> None:
         backoff = ExponentialBackoff(cap=0.2, base=0.05)
         # Any: redis-py's stubs give every reply as bytes | str, whatever the client decodes.
         self._redis: Any = Redis.from_pool(
@@ -99,6 +107,7 @@ class Broker:
         self._submit = self._redis.register_script(submit.SCRIPT)
         self._max_queued = max_queued
         self._retention = retention_seconds
+        self._leftovers = Leftovers(discard)
         self.hub = Hub(self._subscriber)
 
     async def start(self) -> None:
@@ -106,8 +115,9 @@ class Broker:
         await self.hub.start()
 
     async def close(self) -> None:
-        """Let go of Redis."""
+        """Let go of Redis, and of the store as soon as it has removed what it was asked to."""
         await self.hub.stop()
+        await self._leftovers.close()
         await self._subscriber.aclose()
         await self._redis.aclose()
         self._blocking.close()
@@ -189,11 +199,14 @@ class Broker:
         return generation
 
     async def _expire(self, generation: Generation) -> bool:
+        """Whether it was overdue, so that it must be looked at again."""
         if generation.status is not GenerationState.QUEUED or time.time() < generation.deadline:
             return False
-        return await asyncio.to_thread(
-            control.expire_if_overdue, self._blocking, generation, retention=self._retention
+        ended = await asyncio.to_thread(
+            control.expire, self._blocking, generation, retention=self._retention
         )
+        self._leftovers.clear(ended)
+        return True
 
     @translated
     async def page(
@@ -264,7 +277,10 @@ class Broker:
     async def cancel(self, id: str, *, owner: str) -> Generation:
         """Ask that it stops; queued ones end at once, running ones between two steps."""
         await self.get(id, owner=owner)
-        await asyncio.to_thread(control.cancel, self._blocking, id, retention=self._retention)
+        ended = await asyncio.to_thread(
+            control.cancel, self._blocking, id, retention=self._retention
+        )
+        self._leftovers.clear(ended)
         return await self.get(id, owner=owner)
 
     @translated

@@ -29,22 +29,20 @@ def read(connection: Redis | Pipeline, id: str) -> Generation | None:
     return Generation.from_hash(raw) if raw and b"deleted_at" not in raw else None  # type: ignore[arg-type]
 
 
-def cancel(connection: Redis, id: str, *, retention: int) -> None:
+def cancel(connection: Redis, id: str, *, retention: int) -> Generation | None:
     """End it now if it is queued, for whichever of its stages; ask its worker to stop between two
-    steps if it is running."""
-    _leave_queue(connection, id, GenerationState.CANCELED, None, retention)
+    steps if it is running. Returns it, as it was before, if it was this that ended it."""
+    return _leave_queue(connection, id, GenerationState.CANCELED, None, retention)
 
 
-def expire_if_overdue(connection: Redis, generation: Generation, *, retention: int) -> bool:
-    """End a queued generation whose deadline has passed; workers do so for those they claim."""
-    if generation.status is not GenerationState.QUEUED or time.time() < generation.deadline:
-        return False
+def expire(connection: Redis, generation: Generation, *, retention: int) -> Generation | None:
+    """End a generation whose deadline has passed if it is queued; workers do so for those they
+    claim. Returns it, as it was before, if it was this that ended it."""
     seconds = generation.spec.deadline_seconds
     error = Failure(
         code=DeadlineExceeded.code, message=f"it was still queued after {seconds:g} seconds"
     )
-    _leave_queue(connection, generation.id, GenerationState.EXPIRED, error, retention)
-    return True
+    return _leave_queue(connection, generation.id, GenerationState.EXPIRED, error, retention)
 
 
 def remove(connection: Redis, generation: Generation, *, retention: int) -> None:
@@ -59,21 +57,22 @@ def remove(connection: Redis, generation: Generation, *, retention: int) -> None
 
 def _leave_queue(
     connection: Redis, id: str, state: GenerationState, error: Failure | None, retention: int
-) -> None:
+) -> Generation | None:
     with connection.pipeline() as pipe:
         while True:
             try:
                 pipe.watch(keys.generation(id), Job.key_for(id))  # type: ignore[no-untyped-call]
                 generation = read(pipe, id)
                 if generation is None or generation.terminal:
-                    return
-                if generation.status is GenerationState.QUEUED:
+                    return None
+                queued = generation.status is GenerationState.QUEUED
+                if queued:
                     _end_queued(connection, pipe, generation, state, error, retention)
                 elif state is GenerationState.CANCELED:
                     pipe.multi()
                     pipe.hset(keys.generation(id), "cancel_requested", "1")
                 pipe.execute()
-                return
+                return generation if queued else None
             except WatchError:
                 continue
 

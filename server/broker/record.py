@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, model_validator
@@ -75,6 +76,13 @@ class Generation(Frozen):
     def stage_number(self) -> int:
         """Which of its stages is to be drawn, or was the last one."""
         return len(self.handed)
+
+    @property
+    def leftovers(self) -> tuple[str, ...]:
+        """Store keys that nobody needs once it has ended: what its stages have handed on. Of
+        itself alone, whatever a forged record says."""
+        own = f"{self.id}/stage-"
+        return tuple(key for key in chain.from_iterable(self.handed) if key.startswith(own))
 
     @property
     def stage(self) -> Stage:

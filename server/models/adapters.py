@@ -100,6 +100,11 @@ class Adapters:
             replacement = partial(self._replacement, path, own)
             return self._replacements.get(_version(path), replacement).autoencoder
 
+    def forget(self) -> None:
+        """Keep nothing on the device but what tickets hold and the UNet wears."""
+        self._blends.clear()
+        self._replacements.clear()
+
     def wear(self, blend: Blend) -> None:
         """Puts it on the UNet until the next call. For the thread alone that runs the UNet."""
         self._unet.wear(blend.parts.get(UNET, BARE))
@@ -143,6 +148,8 @@ def _version(path: Path) -> Version:
         found = [each.stat() for each in (path.iterdir() if path.is_dir() else (path,))]
     except OSError as error:
         raise InvalidSpec(f"{path.name} cannot be read: {error.strerror}") from error
+    if not found:
+        raise InvalidSpec(f"the folder {path.name} is empty")
     return str(path), max(each.st_mtime_ns for each in found), sum(each.st_size for each in found)
 
 

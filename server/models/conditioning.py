@@ -46,6 +46,9 @@ class Conditioner(Protocol):
             InvalidSpec: this checkpoint cannot read it; names the field.
         """
 
+    def forget(self) -> None:
+        """Keep none of what was encoded."""
+
 
 def unet_arguments(batch: Sequence[Conditioning]) -> dict[str, object]:
     """Conditionings of one shape as keyword arguments of UNet2DConditionModel."""

@@ -98,6 +98,15 @@ class LatentDiffusion:
                 gives_latents=gives_latents,
             )
 
+    def make_room(self) -> None:
+        """Let go of what is kept on the device only to be quicker: prompts, adapters, and memory
+        that its allocator holds back."""
+        self._conditioner.forget()
+        self._adapters.forget()
+        if self.device.type == "cuda":
+            with on_device():
+                torch.cuda.empty_cache()
+
     def predict(self, states: Sequence[State]) -> Sequence[torch.Tensor]:
         """One UNet call for states of one bucket: each one's (rows, channels, h, w), unguided.
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from server.errors import InvalidSpec
+from server.models.tensors import is_plain
 
 Key = Literal["", "clip_l", "clip_g"]
 
@@ -82,6 +83,8 @@ class Embeddings:
         """
         path = self._files[name]
         vectors = self._pick(self._read(path), path)
+        if not is_plain(vectors):
+            raise _unusable(path, "does not hold plain numbers")
         if vectors.ndim == 1:
             vectors = vectors[None]
         if vectors.ndim != 2 or not vectors.numel() or not vectors.is_floating_point():
@@ -106,7 +109,7 @@ class Embeddings:
 
     def _keys(self, path: Path) -> list[str]:
         if path.suffix in PICKLES:
-            return list(map(str, self._read(path)))
+            return [key if isinstance(key, str) else "" for key in self._read(path)]
         try:
             with safe_open(path, "pt") as file:
                 return list(file.keys())

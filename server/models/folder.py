@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
 from server.errors import CheckpointError
-from server.models.sources import STEMS, read_json
+from server.models.sources import STEMS, read_json, refusing
 
 PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
 
@@ -63,7 +63,7 @@ class Folder:
         Raises:
             CheckpointError: it cannot be read, or tensors are missing.
         """
-        try:
+        with refusing(f"the {part} cannot be loaded"):
             model, found = kind.from_pretrained(
                 self.configs / part,
                 torch_dtype=dtype,
@@ -72,8 +72,6 @@ class Folder:
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"the {part} cannot be loaded: {error}") from error
         refuse_missing(part, found["missing_keys"])
         return model
 
@@ -101,10 +99,8 @@ def read_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: it cannot be read.
     """
-    try:
+    with refusing(f"the {folder.name} cannot be loaded"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"the {folder.name} cannot be loaded: {error}") from error
 
 
 def refuse_missing(part: str, names: Any) -> None:

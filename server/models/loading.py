@@ -26,7 +26,7 @@ from server.models.parts import DepthEstimator, Parts, SafetyChecker, TextReader
 from server.models.placement import let_visit, set_attention
 from server.models.replacement_vae import with_vae
 from server.models.single_file import SingleFile
-from server.models.sources import locate, read_json
+from server.models.sources import locate, read_json, refusing
 
 Offload = Literal["none", "encoders"]
 Progress = Callable[[str, int, int], None]
@@ -204,11 +204,9 @@ def _safety(source: Source, models: dict[str, Any]) -> SafetyChecker | None:
 
 def _processor(source: Source, kind: str) -> Any:
     folder = source.configs / "feature_extractor"
-    try:
+    with refusing("the feature_extractor cannot be loaded"):
         # Looked up late: to be imported, these say at length that torchvision would be faster.
         return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"the feature_extractor cannot be loaded: {error}") from error
 
 
 def _quiet() -> None:

@@ -5,7 +5,6 @@ Knows no requests, and not how a change is applied.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from server.errors import InvalidSpec
+from server.models.peft_settings import METADATA, PeftSettings
 from server.models.places import Place, Places
 
 LAYER = re.compile(
@@ -25,10 +25,10 @@ LAYER = re.compile(
     r"\.weight"
 )
 ALPHA = ".alpha"
-METADATA = "lora_adapter_metadata"
-"""Under which diffusers writes peft's settings into the file."""
+LONGEST_NAME = 200
+"""Letters of a tensor's name that a person is shown."""
 
-CROSS_ATTENTION = re.compile(r".*attn2.*to_k\b.*|.*attn2.*to_k_lora.*")
+KEY = re.compile(r"to_k(\b|_lora)")
 MADE_FOR = {
     768: "Stable Diffusion v1",
     1024: "Stable Diffusion v2",
@@ -82,22 +82,24 @@ def read_lora(path: Path, places: Places) -> LoraFile:
     Raises:
         InvalidSpec: it is damaged, of another kind, or made for another checkpoint; says which.
     """
-    tensors, settings = _read(path)
+    tensors, written = _read(path)
     try:
+        settings = PeftSettings(written)
         _check_width(tensors, places)
         layers = _gathered(tensors, places)
         return LoraFile({place: _fit(place, layers[place], settings, places) for place in layers})
     except InvalidSpec as error:
         raise InvalidSpec(f"the LoRA {path.name} {error.message}") from error
-    except (AttributeError, TypeError, ValueError, RuntimeError, re.error) as error:
-        raise InvalidSpec(f"the LoRA {path.name} has settings of no sense: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidSpec(f"the LoRA {path.name} makes no sense: {error}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Its tensors and peft's settings."""
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(METADATA, "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(written)  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, written  # noqa: SIM118
     except OSError as error:  # its text has the whole path, which is nobody's affair
         raise InvalidSpec(f"the LoRA {path.name} cannot be read: {error.strerror}") from error
     except (ValueError, SafetensorError) as error:
@@ -108,7 +110,7 @@ def _check_width(tensors: Mapping[str, torch.Tensor], places: Places) -> None:
     """Which checkpoint it was made for shows here first, and says most."""
     for name, tensor in tensors.items():
         found = LAYER.fullmatch(name)
-        if not found or not CROSS_ATTENTION.fullmatch(name) or tensor.ndim < 2:
+        if not found or not _is_cross_attention(name) or tensor.ndim < 2:
             continue
         width, ours = tensor.shape[1], places.cross_attention
         if _role(found) == "down" and width != ours:
@@ -117,6 +119,10 @@ def _check_width(tensors: Mapping[str, torch.Tensor], places: Places) -> None:
                 f"was made for {made_for}: its cross attention is {width} wide,"
                 f" this checkpoint's is {ours}"
             )
+
+
+def _is_cross_attention(name: str) -> bool:
+    return KEY.search(name.partition("attn2")[2]) is not None
 
 
 def _gathered(
@@ -146,11 +152,11 @@ def _not_read(name: str, names: Mapping[str, Any], why: str = "holds what no LoR
     for mark, what in OTHERS.items():
         if any(mark in each for each in names):
             return f"{what}, which is not supported"
-    return f"{why}: {name}"
+    return f"{why}: {name[:LONGEST_NAME]}"
 
 
 def _fit(
-    place: Place, found: Mapping[str, torch.Tensor], settings: Mapping[str, Any], places: Places
+    place: Place, found: Mapping[str, torch.Tensor], settings: PeftSettings, places: Places
 ) -> LowRank:
     layer = f"{place.part}.{place.layer}"
     if not {"down", "up"} <= found.keys():
@@ -165,7 +171,10 @@ def _fit(
             f"does not fit this checkpoint: at {layer} it has {tuple(down.shape)} and"
             f" {tuple(up.shape)}, and the layer is {tuple(weight)}"
         )
-    scale = found["alpha"].item() / rank if "alpha" in found else _scale(place, settings, rank)
+    if not (down.is_floating_point() and up.is_floating_point()):
+        raise InvalidSpec(f"has no floating-point numbers at {layer}")
+    alpha = found.get("alpha")
+    scale = settings.scale(place, rank) if alpha is None else _number(alpha, layer) / rank
     return LowRank(down.reshape(wanted), up.flatten(1), scale)
 
 
@@ -173,17 +182,8 @@ def _without_ones(shape: torch.Size) -> tuple[int, ...]:
     return (*shape[:2], *(size for size in shape[2:] if size != 1))
 
 
-def _scale(place: Place, settings: Mapping[str, Any], rank: int) -> float:
-    """From peft's settings, where the file has them; else the factors are meant as they are."""
-
-    def told(name: str) -> Any:
-        return settings.get(f"{place.part}.{name}")
-
-    alpha = told("lora_alpha")
-    for pattern, value in (told("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", place.layer):
-            alpha = value
-            break
-    if alpha is None:
-        return 1.0
-    return float(alpha) / (math.sqrt(rank) if told("use_rslora") else rank)
+def _number(alpha: torch.Tensor, layer: str) -> float:
+    number = float(alpha) if alpha.numel() == 1 and not alpha.is_complex() else math.nan
+    if not math.isfinite(number):
+        raise InvalidSpec(f"has an alpha at {layer} that is no finite number")
+    return number

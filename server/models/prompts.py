@@ -93,6 +93,10 @@ class PromptEncoder:
                 raise
             raise InvalidSpec(f"{field} {error.message}", field=field) from error
 
+    def forget(self) -> None:
+        """Keep none of the prompts seen."""
+        self._cached.clear()
+
     def lengthened(
         self, embedding: torch.Tensor, tokens: int, *, clip_skip: int, variant: Hashable
     ) -> torch.Tensor:
@@ -181,6 +185,11 @@ class _Cache:
             while sum(each.embedding.shape[1] for each in self._held.values()) > self._most:
                 self._held.popitem(last=False)
         return encoded
+
+    def clear(self) -> None:
+        """Keep none."""
+        with self._lock:
+            self._held.clear()
 
 
 def _notes(reading: Reading, chunked: Chunked) -> tuple[Warn, ...]:

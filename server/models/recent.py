@@ -41,6 +41,11 @@ class Recent(Generic[T]):
             self._drop()
             return self._kept[key]
 
+    def clear(self) -> None:
+        """Keep nothing of what there is now."""
+        with self._lock:
+            self._kept.clear()
+
     def _drop(self) -> None:
         held = sum(each.nbytes for each in self._kept.values())
         while len(self._kept) > 1 and (len(self._kept) > self._most or held > self._most_bytes):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +13,27 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from safetensors import SafetensorError
 
 from server.catalog import Card
 from server.errors import CheckpointError, InvalidSpec
 from server.models.device import device_errors
 from server.models.parts import Parts
 from server.models.shelf import CONFIG, vaes
-from server.models.sources import read_json
-from server.models.tensors import read_tensors
+from server.models.sources import read_json, refusing
+from server.models.tensors import in_precision, read_tensors
 
 WEIGHTS = "diffusion_pytorch_model"
 PREFIX = "first_stage_model."
+
+FREE = frozenset({"sample_size", "force_upcast"})
+"""What an autoencoder may say otherwise than the checkpoint's own: it changes no layer."""
+
+DEFAULTS: dict[str, Any] = {"_class_name": "AutoencoderKL", "quantization_config": None} | {
+    name: parameter.default
+    for name, parameter in signature(AutoencoderKL).parameters.items()
+    if name not in FREE
+}
+"""What a config means that says nothing of it."""
 
 
 def read_vae(path: Path, parts: Parts, allow_pickle: bool = False) -> Any:
@@ -74,36 +86,39 @@ def _from_folder(path: Path, parts: Parts) -> Any:
         raise CheckpointError("it has no weights in safetensors")
     # As for a checkpoint: one whose own config says so overflows in float16.
     upcast = config.get("force_upcast") and parts.dtype is torch.float16
+    own = {name: each for name, each in parts.vae.config.items() if not name.startswith("_")}
     try:
         # Without a dtype: diffusers would make it the whole process's for a moment, and the engine
-        # draws meanwhile.
+        # draws meanwhile. With our own config: nothing is built of numbers that a folder names.
         model, found = AutoencoderKL.from_pretrained(
             path,
             variant="fp16" if all(".fp16" in name for name in files) else None,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **own,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # files of somebody's making can fail in any way
         # Callers need not know the host's folders.
         raise CheckpointError(str(error).replace(str(path), path.name)) from error
     _refuse_missing(found["missing_keys"])
     return model.to(torch.float32 if upcast else parts.dtype)
 
 
-def _check(config: dict[str, Any], own: Any) -> None:
-    """What must agree for latents to mean the same."""
-    wanted = {
-        "latent_channels": (config.get("latent_channels", 4), own.latent_channels),
-        "halvings": (len(config.get("block_out_channels", (64,))), len(own.block_out_channels)),
-        "scaling_factor": (config.get("scaling_factor", 0.18215), own.scaling_factor),
-    }
-    for what, (theirs, ours) in wanted.items():
-        if theirs != ours:
+def _check(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """That it is of the same architecture, by which latents mean the same too."""
+    for name, default in DEFAULTS.items():
+        theirs, ours = config.get(name, default), own.get(name, default)
+        if _listed(theirs) != _listed(ours):
             raise CheckpointError(
-                f"it was made for another kind of checkpoint: its {what.replace('_', ' ')} is"
-                f" {theirs}, this checkpoint's is {ours}"
+                f"it was made for another kind of checkpoint: its {name} is"
+                f" {reprlib.repr(theirs)}, this checkpoint's is {reprlib.repr(ours)}"
             )
+
+
+def _listed(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _from_file(path: Path, own: Any, allow_pickle: bool) -> Any:
@@ -111,12 +126,9 @@ def _from_file(path: Path, own: Any, allow_pickle: bool) -> Any:
     tensors = read_tensors(path, allow_pickle)
     with init_empty_weights():
         model = AutoencoderKL.from_config(own.config)
-    try:
-        named = _named(tensors, own.config)
-        assigned = {name: each.to(own.dtype) for name, each in named.items()}
-        found = model.load_state_dict(assigned, strict=False, assign=True)
-    except (KeyError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"it does not fit this checkpoint: {error}") from error
+    with refusing("it does not fit this checkpoint"):
+        named = in_precision(_named(tensors, own.config), own.dtype)
+        found = model.load_state_dict(named, strict=False, assign=True)
     _refuse_missing(found.missing_keys)
     return model
 

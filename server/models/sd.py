@@ -34,6 +34,10 @@ class SdConditioner:
             prompt.warnings("prompt") + negative.warnings("negative_prompt"),
         )
 
+    def forget(self) -> None:
+        """Keep none of the prompts."""
+        self._prompts.forget()
+
     def _read(
         self, spec: Spec, variant: Hashable, text: str, field: str, clip_skip: int = 0
     ) -> Encoded:

@@ -76,6 +76,11 @@ class SdxlConditioner:
         time_ids = torch.tensor(self._time_ids(sdxl)[-len(pooled) :], device=pooled.device)
         return Conditioning(embeddings, _warnings(readings), pooled, time_ids)
 
+    def forget(self) -> None:
+        """Keep none of the prompts."""
+        for reader in self._readers:
+            reader.forget()
+
     def _readings(self, spec: Spec, sdxl: SdxlConditioning, variant: Hashable) -> Iterator[Reading]:
         """The negative prompt's, where it is read, and the prompt's."""
         texts = self._texts(spec.negative_prompt, sdxl.negative_prompt_2)

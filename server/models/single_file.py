@@ -23,8 +23,8 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from server.catalog import Card
 from server.errors import CheckpointError
 from server.models.folder import read_tokenizer, refuse_missing
-from server.models.sources import read_json
-from server.models.tensors import read_tensors
+from server.models.sources import read_json, refusing
+from server.models.tensors import in_precision, read_tensors
 from server.models.vocabulary import clip_vocabulary
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -86,17 +86,11 @@ class SingleFile:
             CheckpointError: tensors are missing, or have other shapes.
         """
         config = read_json(self.configs / part / "config.json")
-        with init_empty_weights():
-            model = _empty(kind, config)
-        try:
-            named = self._converted(part, model, config)
-            tensors = {name: tensor.to(dtype) for name, tensor in named.items()}
-            found = model.load_state_dict(tensors, strict=False, assign=True)
-        except (KeyError, AttributeError, RuntimeError) as error:
-            why = " ".join(str(error).split())
-            raise CheckpointError(
-                f"the {part} of {self._name} is not of the architecture {self.configs.name}: {why}"
-            ) from error
+        with refusing(f"the {part} of {self._name} is not of the architecture {self.configs.name}"):
+            with init_empty_weights():
+                model = _empty(kind, config)
+            named = in_precision(self._converted(part, model, config), dtype)
+            found = model.load_state_dict(named, strict=False, assign=True)
         refuse_missing(part, found.missing_keys)
         if part == "unet" and found.unexpected_keys:
             some = ", ".join(sorted(found.unexpected_keys)[:3])
@@ -155,15 +149,19 @@ class SingleFile:
 
     def _shipped(self, card: Card) -> Path:
         first = self._tensors.get(f"{UNET}input_blocks.0.0.weight")
-        width = next(
-            (t.shape[1] for name, t in self._tensors.items() if _is_unet_attention(name)), None
-        )
-        if first is None or width is None:
+        attends = next((t for name, t in self._tensors.items() if _is_unet_attention(name)), None)
+        if first is None or attends is None:
             raise CheckpointError(f"{self._name} {_what_else(self._tensors)}")
-        name = KNOWN.get((width, first.shape[1]))
+        if (first.ndim, attends.ndim) != (4, 2):
+            raise CheckpointError(
+                f"{self._name} is damaged: the tensors of its UNet have the shapes"
+                f" {tuple(first.shape)} and {tuple(attends.shape)}, which no UNet has"
+            )
+        channels, width = first.shape[1], attends.shape[1]
+        name = KNOWN.get((width, channels))
         if name is None:
             raise CheckpointError(
-                f"{self._name} is of no known architecture: its UNet takes {first.shape[1]}"
+                f"{self._name} is of no known architecture: its UNet takes {channels}"
                 f" channels and embeddings of {width}; name a folder with its configs in the"
                 " card's `config`"
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from server.catalog import Card, Safety
-from server.errors import CheckpointError
+from server.errors import CheckpointError, DarkroomError
 
 STEMS = {
     "unet": "diffusion_pytorch_model",
@@ -59,11 +61,27 @@ def read_json(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent.name}/{path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path.parent.name}/{path.name} is not a JSON object")
     return config
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Whatever a library says of files that it was not made for is an error of ours.
+
+    Raises:
+        CheckpointError: `what` is wrong, and why.
+    """
+    try:
+        yield
+    except DarkroomError:
+        raise
+    except Exception as error:  # files of somebody's making can fail in any way
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{what}: {why}") from error
 
 
 def _download(card: Card) -> Path:

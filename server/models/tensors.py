@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import struct
+import reprlib
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,8 @@ class _Inert:
     """Stands in for a class that is named in a pickle beside the weights and not needed."""
 
 
-NOT_A_PICKLE = (
-    OSError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What an unpickler says of bytes at random."""
+MOST_TENSORS = 10_000
+"""Several times as many as a checkpoint has. Some of diffusers' converters take their square."""
 
 STAND_INS: list[Any] = [
     (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
@@ -49,7 +40,7 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, torch.Tens
         CheckpointError: it is damaged, holds something else, or is a pickle that is not wanted.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return _checked(path, _safetensors(path))
     if not allow_pickle:
         raise CheckpointError(
             f"{path.name} is a pickle, which is read only with DARKROOM_ALLOW_PICKLE=true;"
@@ -57,9 +48,39 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, torch.Tens
         )
     found = _unpickled(path)
     state = found.get("state_dict", found) if isinstance(found, dict) else {}
-    tensors = {name: each for name, each in state.items() if isinstance(each, torch.Tensor)}
+    tensors = _checked(path, state if isinstance(state, dict) else {})
     if not tensors:
         raise CheckpointError(f"{path.name} holds no tensors")
+    return tensors
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is an array of real numbers, all of which are in its file."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_nested or tensor.is_quantized or tensor.is_complex())
+        and tensor.nbytes <= tensor.untyped_storage().nbytes()
+    )
+
+
+def in_precision(
+    tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The tensors in this precision; whole numbers are none of a model's weights, and stay."""
+    return {
+        name: each.to(dtype) if each.is_floating_point() else each for name, each in tensors.items()
+    }
+
+
+def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    """The tensors among what there is."""
+    tensors = {name: each for name, each in state.items() if isinstance(each, torch.Tensor)}
+    if len(tensors) > MOST_TENSORS:
+        raise CheckpointError(f"{path.name} holds {len(tensors)} tensors, more than any model has")
+    for name, tensor in tensors.items():
+        if not (isinstance(name, str) and is_plain(tensor)):
+            raise CheckpointError(f"{path.name} holds what no model has: {reprlib.repr(name)}")
     return tensors
 
 
@@ -79,14 +100,14 @@ def _unpickled(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # of pickle protocols it may not know
             mapped = zipfile.is_zipfile(path)  # the format of before torch 1.6 cannot be
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path.name} {_why(error)}") from error
-    except NOT_A_PICKLE as error:
-        why = str(error).partition("\n")[0] or "it is empty or ends too soon"
-        raise CheckpointError(f"{path.name} is damaged: {why}") from error
-
-
-def _why(error: pickle.UnpicklingError) -> str:
-    called = re.search(r"GLOBAL (\S+)", str(error))
-    what = f"calls {called[1]}" if called else "holds more than weights or is damaged"
-    return f"{what}: nothing but tensors is ever unpickled, so it is refused"
+    except OSError as error:
+        why = error.strerror or "it is damaged"
+        raise CheckpointError(f"{path.name} cannot be read: {why}") from error
+    except Exception as error:  # bytes that are no such file can fail in any way
+        # Nothing else that torch says is passed on: it advises to run what the file brings.
+        called = re.search(r"GLOBAL (\S{1,100})", str(error))
+        what = f"calls {called[1]}" if called else "is damaged or holds code"
+        raise CheckpointError(
+            f"{path.name} {what}: Darkroom reads tensors only, so it is refused; get it again,"
+            " better as .safetensors"
+        ) from error

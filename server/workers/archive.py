@@ -60,12 +60,12 @@ class Archive:
         keep = lambda: publish(claim, images, self._store, self._version, flags)  # noqa: E731
         return self._patiently(claim, keep)
 
-    def discard(self, claim: Claim) -> None:
-        """Remove what a claim was handed. Best effort: deleting the generation removes it too."""
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove these. Best effort: deleting the generation removes them too."""
         try:
-            self._store.discard(*claim.handed)
+            self._store.discard(*keys)
         except Unavailable as error:
-            log.warning("left in the store: %s", error, extra={"generation": claim.id})
+            log.warning("left in the store: %s: %s", ", ".join(keys), error)
 
     def _patiently(self, claim: Claim, action: Callable[[], T]) -> T:
         pause = SHORTEST_PAUSE_SECONDS

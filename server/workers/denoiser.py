@@ -63,7 +63,13 @@ class Denoiser(Protocol):
 
         Raises:
             InvalidSpec: this checkpoint cannot draw it; names the field.
+            OutOfMemory: it does not fit beside what is on the device; later, or after
+                `make_room`, it may.
         """
+
+    def make_room(self) -> None:
+        """Let go of what is kept on the device only to be quicker. Called on the thread of
+        `prepare`; tickets keep what they hold."""
 
     def predict(self, states: Sequence[Any]) -> Sequence[Any]:
         """One UNet call for states of one bucket. Changes no state, so it can be tried again.

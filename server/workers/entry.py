@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
@@ -14,6 +14,7 @@ from rq.job import Job, JobStatus, validate_job_id
 from rq.serializers import JSONSerializer
 
 from server.broker import keys
+from server.broker.record import Generation
 from server.spec import TERMINAL
 
 
@@ -41,6 +42,16 @@ class Entry:
     raw: Mapping[bytes, bytes]
     record: Mapping[bytes, bytes]
     """Empty where there is no record, or only the tombstone of a deleted one."""
+    leftovers: list[str] = field(default_factory=list)
+    """Store keys that nobody needs once what is being decided is written."""
+
+    @property
+    def handed(self) -> tuple[str, ...]:
+        """Store keys of what its stages have handed on; none where the record cannot be read."""
+        try:
+            return Generation.from_hash(self.record).leftovers if b"handed" in self.record else ()
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return ()
 
     @property
     def status(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from server.errors import GenerationFailed, NotFound
-from server.pixels import BadPicture, Inputs, open_picture
-from server.spec import AnySpec
+from server.pixels import DEEP, BadPicture, Inputs, open_picture
+from server.spec import AnySpec, Upload
 from server.stages import Handover
 from server.workers.stage import Claim
 
@@ -22,15 +23,13 @@ Read = Callable[[str], bytes]
 LATENTS = "latents"
 """The name of the one tensor in a file of latents."""
 
-DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
-"""Pillow's modes with more than 8 bits a pixel, as read from 16-bit PNGs."""
-
 
 def inputs_of(claim: Claim, read: Read) -> list[Inputs]:
     """What each image starts from, in order: what the caller sent, or the stage before handed on.
 
     Raises:
-        GenerationFailed: something is not there any more or cannot be decoded; says what.
+        GenerationFailed: something is not there any more, is not what was sent or cannot be
+            decoded; says what.
         Unavailable: the store cannot be reached.
     """
     if not claim.handed:
@@ -65,8 +64,9 @@ def depth(picture: Image.Image) -> NDArray[np.float32]:
 
 def _sent(spec: AnySpec, read: Read) -> Inputs:
     def opened(field: str) -> Image.Image | None:
-        upload = getattr(spec, field, None)
-        return upload and _opened(upload.key, f"the picture sent as {field}", read)
+        upload: Upload | None = getattr(spec, field, None)
+        what = f"the picture sent as {field}"
+        return _opened(_received(upload, what, read), what) if upload else None
 
     image, painted, map = opened("image"), opened("mask_image"), opened("depth_map")
     return Inputs(
@@ -77,7 +77,7 @@ def _sent(spec: AnySpec, read: Read) -> Inputs:
 
 
 def _picture(key: str, what: str, read: Read) -> Inputs:
-    return Inputs(image=rgb(_opened(key, what, read)))
+    return Inputs(image=rgb(_opened(_stored(key, what, read), what)))
 
 
 def _latents(key: str, what: str, read: Read) -> Inputs:
@@ -87,11 +87,18 @@ def _latents(key: str, what: str, read: Read) -> Inputs:
         raise GenerationFailed(f"{what} cannot be read: {error}") from error
 
 
-def _opened(key: str, what: str, read: Read) -> Image.Image:
+def _opened(data: bytes, what: str) -> Image.Image:
     try:
-        return open_picture(_stored(key, what, read))
+        return open_picture(data)
     except BadPicture as error:
         raise GenerationFailed(f"{what} {error}") from error
+
+
+def _received(upload: Upload, what: str, read: Read) -> bytes:
+    data = _stored(upload.key, what, read)
+    if hashlib.sha256(data).hexdigest() != upload.sha256:
+        raise GenerationFailed(f"{what} is not as it was sent: the image store has other bytes")
+    return data
 
 
 def _stored(key: str, what: str, read: Read) -> bytes:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import chain
 from typing import Any, TypeVar
 
 from redis.exceptions import WatchError
@@ -73,12 +74,24 @@ class Taken:
 
 
 class Ledger:
-    """The queue of one checkpoint, as one worker changes it. `redis` must not repeat commands."""
+    """The queue of one checkpoint, as one worker changes it.
+
+    Args:
+        redis: must not repeat commands.
+        discard: removes from the image store what nobody needs after a change.
+    """
 
     def __init__(
-        self, worker: BaseWorker, redis: Any, *, lease_ms: int, retention_seconds: int
+        self,
+        worker: BaseWorker,
+        redis: Any,
+        *,
+        lease_ms: int,
+        retention_seconds: int,
+        discard: Callable[[Sequence[str]], None],
     ) -> None:
         self._redis = redis
+        self._discard = discard
         self._books = Books(worker, lease_ms=lease_ms, retention_seconds=retention_seconds)
         self._queue = worker.queues[0]
         self._intermediate = self._queue.intermediate_queue_key
@@ -146,12 +159,17 @@ class Ledger:
             try:
                 with self._redis.pipeline() as pipe:
                     pipe.watch(Job.key_for(id), keys.generation(id), *also_watched)
-                    answer = change(read(pipe, self._queue, id))
+                    entry = read(pipe, self._queue, id)
+                    answer = change(entry)
                     if pipe.explicit_transaction:
                         pipe.execute()
-                    return answer
             except WatchError:  # somebody was faster, or the connection broke: look again
                 continue
+            # Only now that it is written: a death in between leaves a file that nobody needs,
+            # never a stage without what it starts from.
+            if entry.leftovers:
+                self._discard(tuple(dict.fromkeys(entry.leftovers)))
+            return answer
 
     def _claim(self, entry: Entry, room: int, empty: bool) -> Taken | Ended | Refusal:
         offered = self._offered
@@ -162,7 +180,7 @@ class Ledger:
         at, job = time.time(), entry.job if entry.readable else None
         found = door.examine(job, entry.record, checkpoint=self._queue.name, at=at)
         if isinstance(found, Ended):
-            self._books.settle(entry, found, None)
+            self._settle(entry, found, None)
             return found
         alone = entry.deaths >= DEATHS_BEFORE_ALONE
         if not empty and (alone or found.spec.num_images > room):
@@ -174,10 +192,14 @@ class Ledger:
 
     def _finish(self, entry: Entry, claim: Claim, result: Result) -> bool:
         standing = entry.standing(claim.execution)
-        if standing in (Standing.LOST, Standing.OVER):
-            return standing is Standing.OVER
+        if standing is Standing.LOST:
+            return False
+        entry.leftovers.extend(chain.from_iterable(claim.past.handed))
+        if standing is Standing.OVER:
+            return True
         entry.pipe.multi()
         if standing is Standing.WITHDRAWN or (isinstance(result, Handed) and entry.unwanted):
+            entry.leftovers.extend(result.keys if isinstance(result, Handed) else ())
             result = CANCELED
         match result:
             case Drawn():
@@ -185,8 +207,12 @@ class Ledger:
             case Handed():
                 self._books.hand_on(entry, claim, result)
             case Ended():
-                self._books.settle(entry, result, claim.execution)
+                self._settle(entry, result, claim.execution)
         return True
+
+    def _settle(self, entry: Entry, ended: Ended, execution: str | None) -> None:
+        self._books.settle(entry, ended, execution)
+        entry.leftovers.extend(entry.handed)
 
     def _hand_back(self, entry: Entry, execution: str) -> bool:
         if entry.standing(execution) is not Standing.HELD:
@@ -201,7 +227,7 @@ class Ledger:
         entry.pipe.multi()
         standing = entry.standing(execution)
         if standing is Standing.WITHDRAWN:
-            self._books.settle(entry, CANCELED, execution)
+            self._settle(entry, CANCELED, execution)
         if standing is not Standing.HELD:
             self._books.remove_execution(entry, execution)
             return Rescue.CLEARED
@@ -209,7 +235,7 @@ class Ledger:
         if entry.deaths < DEATHS_BEFORE_ALONE:
             self._books.requeue(entry, execution)
             return Rescue.REQUEUED
-        self._books.settle(entry, _quarantined(entry.deaths + 1), execution)
+        self._settle(entry, _quarantined(entry.deaths + 1), execution)
         return Rescue.QUARANTINED
 
     def _restore(self, entry: Entry) -> bool:

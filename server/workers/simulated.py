@@ -99,6 +99,9 @@ class SimulatedDenoiser:
         spec = stage.spec.alone(index)
         return SimulatedState(spec, spec.seed, stage.gives is Handover.LATENTS)
 
+    def make_room(self) -> None:
+        """Nothing is kept."""
+
     def predict(self, states: Sequence[SimulatedState]) -> Sequence[int]:
         """Takes its time."""
         time.sleep(self.step_seconds(sum(s.rows for s in states)))

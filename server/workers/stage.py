@@ -122,8 +122,8 @@ class Studio(Protocol):
     def abandon(self, claim: Claim) -> None:
         """Stop drawing between two steps; it belongs to another worker, nobody is told."""
 
-    def settled(self, claim: Claim) -> None:
-        """Its result is written: what it was handed is not needed any more."""
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove these from the image store: nobody needs them any more."""
 
     def progress(self) -> Mapping[str, Progress]:
         """Where the stage of each claim stands that is being drawn, by generation id."""

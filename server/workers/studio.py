@@ -14,23 +14,23 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from server.catalog import Safety
-from server.errors import DarkroomError, Unavailable
+from server.errors import DarkroomError, DeadlineExceeded, Unavailable
 from server.metrics import WorkerMetrics
-from server.pixels import Inputs
 from server.spec import GenerationState, Progress
 from server.storage import ImageStore
 from server.workers import archive
 from server.workers.archive import Archive, longer
 from server.workers.calls import Calls
-from server.workers.engine import Engine, Outcome, Step, Ticket
+from server.workers.engine import Engine, Outcome, Step
 from server.workers.finishing import Finisher
-from server.workers.flight import Flight, ended_by, heed
+from server.workers.flight import Flight, ended_by
+from server.workers.preparing import Preparer
 from server.workers.stage import Claim, Ended, Finish, Result
 
 log = logging.getLogger("darkroom.studio")
@@ -68,20 +68,21 @@ class EngineStudio:
             safety=safety,
             unsafe=engine.denoiser.unsafe,
         )
+        self._closing = threading.Event()
+        self._preparer = Preparer(self._archive, self._calls, engine.denoiser, self._closing)
         self._capacity = capacity
         self._metrics = metrics
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}  # by execution
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._begin_engine = begin_engine
-        self._preparer = ThreadPoolExecutor(1, "prepare", initializer=begin_publisher)
+        self._preparing = ThreadPoolExecutor(1, "prepare", initializer=begin_publisher)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, "publish", initializer=begin_publisher)
         self._tasks: set[Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._pace = 0.0
         self._busy_seconds = 0.0
         self._lost: BaseException | None = None
-        self._closing = threading.Event()
 
     def start(self, finish: Finish) -> None:
         """Begin; `finish` is called on a publisher's thread."""
@@ -99,7 +100,7 @@ class EngineStudio:
         flight = Flight(claim)
         with self._lock:
             self._flights[claim.execution] = flight
-        self._submit(self._preparer, self._prepare, flight, archive.SHORTEST_PAUSE_SECONDS)
+        self._submit(self._preparing, self._prepare, flight, archive.SHORTEST_PAUSE_SECONDS)
 
     def cancel(self, claim: Claim) -> None:
         """Stop drawing between two steps; `finish` is told, once."""
@@ -109,10 +110,10 @@ class EngineStudio:
         """Stop drawing between two steps; nobody is told."""
         self._stop(claim, None)
 
-    def settled(self, claim: Claim) -> None:
-        """Remove what the stage before has made for it."""
-        with contextlib.suppress(RuntimeError):  # closed: then it stays until it is deleted
-            self._submit(self._publishers, self._archive.discard, claim)
+    def discard(self, keys: Sequence[str]) -> None:
+        """Remove these from the store."""
+        with contextlib.suppress(RuntimeError):  # closed: then they stay until it is deleted
+            self._submit(self._publishers, self._archive.discard, keys)
 
     def progress(self) -> Mapping[str, Progress]:
         """Where each claim stands that is being drawn or published."""
@@ -142,7 +143,7 @@ class EngineStudio:
         self._archive.close()
         self._inbox.put(lambda: None)
         self._thread.join(seconds)
-        self._preparer.shutdown(wait=False, cancel_futures=True)
+        self._preparing.shutdown(wait=False, cancel_futures=True)
         self._publishers.shutdown(wait=False)
         late = wait(set(self._tasks), max(0.0, deadline - time.monotonic())).not_done
         return not late and not self._thread.is_alive()
@@ -152,51 +153,37 @@ class EngineStudio:
         if flight.over or self._closing.is_set():
             return
         try:
-            self._make_ready(flight)
+            self._preparer.make_ready(flight)
+        except Unavailable as error:
+            self._prepare_later(flight, pause, error)
         except Exception as error:  # a spec that cannot be prepared fails itself only
-            about = {"generation": flight.claim.id}
-            if isinstance(error, Unavailable) and time.time() + pause < flight.claim.deadline:
-                log.warning("trying again: %s", error, extra=about)
-                self._prepare_later(flight, pause)
-                return
-            # What is wrong with a request is told to its caller; a traceback is for our own faults.
-            ours = None if isinstance(error, DarkroomError) else error
-            log.warning("could not be prepared: %s", error, exc_info=ours, extra=about)
-            result = ended_by(error)
-            self._inbox.put(lambda: self._end(flight, result))
-            return
-        self._inbox.put(lambda: self._join(flight))
+            self._refuse(flight, error)
+        else:
+            self._inbox.put(lambda: self._join(flight))
 
-    def _prepare_later(self, flight: Flight, pause: float) -> None:
-        """Others do not wait behind it."""
-        timer = threading.Timer(pause, self._prepare_soon, (flight, longer(pause)))
+    def _refuse(self, flight: Flight, error: Exception) -> None:
+        # What is wrong with a request is told to its caller; a traceback is for our own faults.
+        ours = None if isinstance(error, DarkroomError) else error
+        about = {"generation": flight.claim.id}
+        log.warning("could not be prepared: %s", error, exc_info=ours, extra=about)
+        result = ended_by(error)
+        self._inbox.put(lambda: self._end(flight, result))
+
+    def _prepare_later(self, flight: Flight, pause: float, error: Unavailable) -> None:
+        """Until its deadline. Others do not wait behind it."""
+        left = flight.claim.deadline - time.time()
+        if left <= 0:
+            late = f"its deadline passed before it could be prepared: {error.message}"
+            self._refuse(flight, DeadlineExceeded(late))
+            return
+        log.warning("trying again: %s", error, extra={"generation": flight.claim.id})
+        timer = threading.Timer(min(pause, left), self._prepare_soon, (flight, longer(pause)))
         timer.daemon = True
         timer.start()
 
     def _prepare_soon(self, flight: Flight, pause: float) -> None:
         with contextlib.suppress(RuntimeError):  # closed meanwhile
-            self._submit(self._preparer, self._prepare, flight, pause)
-
-    def _make_ready(self, flight: Flight) -> None:
-        claim = flight.claim
-        inputs = self._archive.inputs(claim)
-        began = time.monotonic()
-        deadline = began + claim.deadline - time.time()
-        flight.tickets = list(self._tickets(flight, inputs, deadline))
-        flight.encode_seconds = time.monotonic() - began
-
-    def _tickets(
-        self, flight: Flight, inputs: Sequence[Inputs], deadline: float
-    ) -> Iterator[Ticket]:
-        """Those of a flight that ends meanwhile are not made any more."""
-        claim, priority = flight.claim, flight.claim.spec.priority
-        for index, given in enumerate(inputs):
-            if flight.over or self._closing.is_set():
-                return
-            with self._calls.watched():
-                state = self._engine.denoiser.prepare(claim.stage, index, given)
-            heed(claim.spec.strict, state.warnings)
-            yield Ticket(claim.id, index, state, priority, deadline, claim.execution)
+            self._submit(self._preparing, self._prepare, flight, pause)
 
     def _stop(self, claim: Claim, result: Result | None) -> None:
         with self._lock:

@@ -75,7 +75,11 @@ class BatchWorker(RqWorker):
         lease_ms = int(settings.lease_seconds * 1000)
         self._leases = Leases(redis, name, lease_ms=lease_ms)
         self._ledger = Ledger(
-            self, redis, lease_ms=lease_ms, retention_seconds=settings.retention_seconds
+            self,
+            redis,
+            lease_ms=lease_ms,
+            retention_seconds=settings.retention_seconds,
+            discard=studio.discard,
         )
         self._takeover = Takeover(
             self._ledger, redis, settings.lease_seconds, self._holdings.executions, observer
@@ -223,7 +227,6 @@ class BatchWorker(RqWorker):
         if not persist(lambda: self._ledger.finish(claim, result)):
             self._lose(claim)
             return
-        self._studio.settled(claim)
         self._holdings.let_go(claim)
         self._wake.put(None)
         if isinstance(result, Handed):

@@ -70,7 +70,7 @@ def painter(shared_atelier: tuple[httpx.Client, Path], redis: Redis) -> Hands:
     """A worker of each checkpoint of the atelier, over an image store that is empty."""
     painter = Hands(redis, shared_atelier[1])
     shutil.rmtree(painter.images, ignore_errors=True)
-    for checkpoint in ("any", "x4", "xl", "xl-refiner", "demo"):
+    for checkpoint in ("any", "painter", "x4", "xl", "xl-refiner", "demo"):
         painter.serve(checkpoint, name=f"painter of {checkpoint}")
     return painter
 

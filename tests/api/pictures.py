@@ -14,6 +14,11 @@ extends = "demo"
 tasks = ["text-to-image", "image-to-image", "inpainting", "depth-to-image"]
 defaults = { strength = 0.75, sigmas = "karras" }
 
+[checkpoints.painter]
+extends = "demo"
+tasks = ["inpainting"]
+limits = { max_input_pixels = 40000 }
+
 [checkpoints.x4]
 extends = "demo"
 native_size = 512
@@ -41,10 +46,10 @@ def picture(width: int = 128, height: int = 128, form: str = "PNG", **options: A
     return out.getvalue()
 
 
-def mask(width: int = 128, height: int = 128) -> bytes:
-    """A file whose left half is white."""
+def mask(width: int = 128, height: int = 128, shade: int = 255) -> bytes:
+    """A file whose left half is white, or of another shade."""
     out, drawn = io.BytesIO(), Image.new("L", (width, height))
-    drawn.paste(255, (0, 0, width // 2, height))
+    drawn.paste(shade, (0, 0, width // 2, height))
     drawn.save(out, "PNG")
     return out.getvalue()
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.api.schemas import GenerationRequest
 from tests.api.house import Hands
 
 JSON = {"Content-Type": "application/json"}
@@ -179,6 +180,54 @@ def test_all_wrong_fields_are_named_at_once(client: httpx.Client) -> None:
 def test_a_near_miss_is_recognised(client: httpx.Client) -> None:
     answer = client.post("/v1/generations", content=with_prompt(num_image=1), headers=JSON)
     assert "did you mean num_images?" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"steps": 4}, "steps: there is no such field; here it is called num_inference_steps"),
+        ({"CFG_scale": 4}, "here it is called guidance_scale"),
+        ({"sampler_name": "Euler"}, "here it is called sampler"),
+        ({"n": 2}, "n: there is no such field; here it is called num_images"),
+        ({"hires": {"steps": 4}}, "hires.steps: there is no such field; here it is called num_inf"),
+        ({"loras": [{"nam": "a"}]}, "loras.0.nam: there is no such field; did you mean name?"),
+    ],
+)
+def test_the_word_of_another_server_is_translated(
+    client: httpx.Client, fields: dict[str, Any], said: str
+) -> None:
+    answer = client.post("/v1/generations", content=with_prompt(**fields), headers=JSON)
+    assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("fields", [{"sweep": {"eta": [0.5]}}, {"step": 4}, {"mask_blur": 4}])
+def test_only_what_is_close_and_at_the_same_place_is_proposed(
+    client: httpx.Client, fields: dict[str, Any]
+) -> None:
+    answer = client.post("/v1/generations", content=with_prompt(**fields), headers=JSON)
+    [error] = answer.json()["errors"]
+    assert error["message"] == f"{error['field']}: there is no such field"
+
+
+def test_a_bad_name_is_refused_in_words(client: httpx.Client) -> None:
+    body = with_prompt(loras=[{"name": "a/b"}], vae="../c")
+    errors = client.post("/v1/generations", content=body, headers=JSON).json()["errors"]
+    assert [error["field"] for error in errors] == ["loras.0.name", "vae"]
+    for error in errors:
+        assert "must be a file's name of 1 to 128 characters, without a folder" in error["message"]
+    cursor = client.get("/v1/generations", params={"cursor": "x"}).json()["errors"][0]
+    assert cursor["message"] == "cursor: is not of the right form"
+
+
+def test_null_is_as_good_as_left_out_for_everything_but_the_prompt(client: httpx.Client) -> None:
+    nulls = dict.fromkeys(set(GenerationRequest.model_fields) - {"prompt"})
+    answer = client.post("/v1/generations", content=with_prompt(**nulls), headers=JSON)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["spec"]["task"] == "text-to-image"
+    assert answer.json()["spec"]["strict"] is False
+    lora = with_prompt(loras=[{"name": "a", "scale": None}])
+    answer = client.post("/v1/generations", content=lora, headers=JSON)
+    assert answer.json()["spec"]["loras"] == [{"name": "a", "scale": 1.0}]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])

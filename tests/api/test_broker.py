@@ -15,9 +15,10 @@ from redis import Redis
 from server.api.schemas import GenerationRequest
 from server.broker import Broker, Generation, WorkerInfo, delivery, keys
 from server.broker.hub import Hub
+from server.broker.leftovers import Discard, keep
 from server.broker.record import total
 from server.broker.submit import MAX_DEADLINE_SECONDS
-from server.errors import NoWorker
+from server.errors import NoWorker, Unavailable
 from server.spec import SPEC, Metrics, Progress, new_generation_id
 from server.stages import stages
 from server.workers.stage import Claim
@@ -43,17 +44,17 @@ def run(server: RedisServer, hands: Hands) -> Callable[..., Any]:
     """Runs what a test does with a broker."""
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[Broker]:
-        broker = Broker(server.url, max_queued=1000, retention_seconds=RETENTION)
+    async def opened(discard: Discard) -> AsyncIterator[Broker]:
+        broker = Broker(server.url, max_queued=1000, retention_seconds=RETENTION, discard=discard)
         await broker.start()
         try:
             yield broker
         finally:
             await broker.close()
 
-    def run(act: Callable[[Broker], Awaitable[Any]]) -> Any:
+    def run(act: Callable[[Broker], Awaitable[Any]], discard: Discard = keep) -> Any:
         async def whole() -> Any:
-            async with opened() as broker:
+            async with opened(discard) as broker:
                 return await act(broker)
 
         return asyncio.run(whole())
@@ -210,6 +211,48 @@ def test_one_that_is_overdue_between_two_stages_expires_when_somebody_looks(
 
     assert run(act).status == "expired"
     assert redis.lrange("rq:queue:refiner", 0, -1) == [b"another"]
+
+
+@pytest.mark.parametrize("how", ["canceled", "expired"])
+def test_ended_between_two_stages_it_leaves_nothing_in_the_store(
+    run: Callable[..., Any], hands: Hands, redis: Redis, how: str
+) -> None:
+    hands.serve("refiner")
+    spec = a_spec(refiner=a_refiner(), deadline_seconds=0.2 if how == "expired" else 60)
+    discarded: list[tuple[bytes | None, str]] = []
+
+    async def discard(*stored: str) -> None:
+        id = stored[0].partition("/")[0]
+        state: Any = redis.hget(keys.generation(id), "status")
+        discarded.extend((state, key.removeprefix(id)) for key in stored)
+
+    async def act(broker: Broker) -> Generation:
+        made, _ = await broker.submit(spec, owner="local")
+        handed_on(redis, a_claim_of(spec, made.id))
+        if how == "canceled":
+            return await broker.cancel(made.id, owner="local")
+        return await broker.wait(made.id, owner="local", seconds=3)
+
+    assert run(act, discard).status == how
+    assert discarded == [(how.encode(), "/stage-0-0-e.png")]
+
+
+def test_a_store_that_refuses_to_delete_keeps_nobody_from_canceling(
+    run: Callable[..., Any], hands: Hands, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    hands.serve("refiner")
+    spec = a_spec(refiner=a_refiner())
+
+    async def refuse(*stored: str) -> None:
+        raise Unavailable("the image store refuses to delete")
+
+    async def act(broker: Broker) -> Generation:
+        made, _ = await broker.submit(spec, owner="local")
+        handed_on(redis, a_claim_of(spec, made.id))
+        return await broker.cancel(made.id, owner="local")
+
+    assert run(act, refuse).status == "canceled"
+    assert "left in the store: the image store refuses to delete" in caplog.text
 
 
 JSON_FIELDS = [

@@ -103,9 +103,36 @@ def test_generate_says_what_is_ignored_at_once_and_what_the_worker_cuts_in_the_e
 
 def test_generate_says_what_the_server_refuses(darkroom: Darkroom, tmp_path: Path) -> None:
     (tmp_path / "sea.png").write_bytes(picture())
-    done = darkroom("generate", "a boat", "--checkpoint", "any", "--image", "sea.png")
+    done = darkroom("generate", "a boat", "--checkpoint", "x4", "--image", "sea.png")
     assert done.exit_code != 0
-    assert "image-to-image" in str(done.exception)
+    assert "x4 offers upscale" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("said", "task"),
+    [
+        ("", "image-to-image"),
+        ("--mask mask.png", "inpainting"),
+        ("--depth-map mask.png", "depth-to-image"),
+        ("--noise-level 20 --checkpoint x4", "upscale"),
+        ("--task depth-to-image", "depth-to-image"),
+    ],
+)
+def test_generate_takes_the_task_that_the_pictures_are_for(
+    darkroom: Darkroom,
+    atelier: httpx.Client,
+    painter: Hands,
+    tmp_path: Path,
+    said: str,
+    task: str,
+) -> None:
+    (tmp_path / "sea.png").write_bytes(picture())
+    (tmp_path / "mask.png").write_bytes(mask())
+    checkpoint = "x4" if "x4" in said else "any"
+    with drawing(painter, b"PNG", checkpoint=checkpoint) as drawn:
+        arguments = ["--checkpoint", "any", *said.split()]
+        assert darkroom("generate", "a boat", "--image", "sea.png", *arguments).exit_code == 0
+    assert spec_of(atelier, drawn[0])["task"] == task
 
 
 @pytest.mark.parametrize(
@@ -118,12 +145,15 @@ def test_generate_says_what_the_server_refuses(darkroom: Darkroom, tmp_path: Pat
         ["sweep", "empty.txt"],
         ["sweep", "prompts.txt", "--vary", "seed"],
         ["sweep", "prompts.txt", "--vary", "seed=1", "--vary", "seed=2"],
+        ["sweep", "prompts.txt", "--vary", "guidance_scale=2,2.0"],
+        ["sweep", "comments.txt"],
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_sent(
     darkroom: Darkroom, painter: Hands, tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "comments.txt").write_text("# a boat\n  # a ship\n")
     (tmp_path / "prompts.txt").write_text("a boat\n")
     assert darkroom(*arguments).exit_code == 2
     assert painter.queued("any") == 0
@@ -133,7 +163,7 @@ def test_sweep_draws_the_table_of_the_model_card_for_each_prompt(
     darkroom: Darkroom, atelier: httpx.Client, painter: Hands, tmp_path: Path
 ) -> None:
     prompts = [f"boat {number}" for number in range(5)]
-    (tmp_path / "prompts.txt").write_text("\n".join([*prompts[:2], "", *prompts[2:]]))
+    (tmp_path / "prompts.txt").write_text("\n".join([*prompts[:2], "", "# more", *prompts[2:]]))
     with drawing(painter, b"one", b"all") as drawn:
         done = darkroom("sweep", "prompts.txt", "-o", "table", "--checkpoint", "any")
     assert done.exit_code == 0, done.output

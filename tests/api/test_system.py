@@ -65,6 +65,7 @@ def test_samplers_say_what_they_look_at(client: httpx.Client) -> None:
     samplers = {s["name"]: s for s in client.get("/v1/samplers").json()["samplers"]}
     assert set(samplers) == set(Sampler)
     assert (samplers["ddim"]["sigmas"], samplers["ddim"]["takes_eta"]) == (["default"], True)
+    assert [name for name, each in samplers.items() if each["from_noise_only"]] == ["ipndm"]
     assert "karras" in samplers["euler"]["sigmas"]
 
 

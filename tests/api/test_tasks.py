@@ -411,4 +411,29 @@ def test_a_sampler_that_only_begins_with_noise_is_refused_for_a_picture(
     for fields in ({"task": "image-to-image"}, {"task": "inpainting", "mask_image": mask()}):
         said = refused(atelier, **over, **fields, strength=0.5)
         assert "from noise only" in said["sampler"]
+    with_four_channels = refused(atelier, **over, task="inpainting", mask_image=mask(), strength=1)
+    assert "any inpaints by adding noise" in with_four_channels["sampler"]
     assert spec_of(atelier, sampler="ipndm")["sampler"] == "ipndm"
+
+
+def test_a_sampler_that_only_begins_with_noise_can_inpaint_where_that_is_all_that_is_done(
+    atelier: httpx.Client,
+) -> None:
+    fields = {"task": "inpainting", "checkpoint": "painter", "sampler": "ipndm"}
+    pictures = {"image": picture(), "mask_image": mask()}
+    assert "at strength 1" in refused(atelier, **fields, **pictures, strength=0.9)["sampler"]
+    assert spec_of(atelier, **fields, **pictures)["strength"] == 1
+
+
+def test_who_nobody_serves_is_told_with_who_is_served_and_how_to_change_that(
+    atelier: httpx.Client, painter: Hands
+) -> None:
+    for name in ("x4", "xl-refiner"):
+        painter.redis.delete(f"darkroom:served:{name}", f"darkroom:worker:painter of {name}")
+    answer = atelier.post("/v1/generations", json=body(upscaler={"checkpoint": "x4"}))
+    assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
+    assert answer.json()["detail"] == (
+        "no worker serves 'x4' at the moment; served now: demo, any, painter, xl; "
+        "start `darkroom worker --checkpoint x4`"
+    )
+    assert answer.headers["retry-after"] == "5"

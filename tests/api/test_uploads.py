@@ -236,6 +236,37 @@ def test_what_is_no_form_is_refused(atelier: httpx.Client, kind: str, sent: byte
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+PROMPT = b'Content-Disposition: form-data; name="prompt"\r\n\r\n'
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n--x", b"\r\n--x\r\n", b"\r\n--x-"])
+def test_a_form_that_ends_before_its_closing_boundary_is_refused(
+    atelier: httpx.Client, painter: Hands, end: bytes
+) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    sent = b"--x\r\n" + PROMPT + b"a boat" + end
+    answer = atelier.post("/v1/generations", content=sent, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "closing boundary" in answer.json()["detail"]
+    whole = b"--x\r\n" + PROMPT + b"a boat\r\n--x--"
+    assert atelier.post("/v1/generations", content=whole, headers=headers).status_code == 202
+
+
+def test_text_in_a_form_that_is_not_utf8_is_refused_by_the_name_of_its_field(
+    atelier: httpx.Client,
+) -> None:
+    kind = "multipart/form-data; boundary=x"
+    sent = b"--x\r\n" + PROMPT + "ein grüner Kreis".encode("latin-1") + b"\r\n--x--\r\n"
+    answer = atelier.post("/v1/generations", content=sent, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["errors"] == [
+        {"field": "prompt", "message": "prompt: is not text in UTF-8"}
+    ]
+    declared = {"Content-Type": f"{kind}; charset=latin-1"}
+    answer = atelier.post("/v1/generations", content=sent, headers=declared)
+    assert answer.json()["spec"]["prompt"] == "ein grüner Kreis"
+
+
 def test_the_same_form_again_is_a_replay_whatever_its_boundary(
     atelier: httpx.Client, painter: Hands
 ) -> None:

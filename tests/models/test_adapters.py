@@ -288,6 +288,21 @@ def _of_an_alpha_that_is_none(tensors: dict[str, torch.Tensor]) -> None:
         tensors[name] = torch.zeros(2)
 
 
+def _of_an_alpha_that_is_nan(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if name.endswith("alpha")]:
+        tensors[name] = torch.tensor(torch.nan)
+
+
+def _of_whole_numbers(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if "lora_down" in name]:
+        tensors[name] = tensors[name].int()
+
+
+def _of_an_endless_name(tensors: dict[str, torch.Tensor]) -> None:
+    tensors.clear()
+    tensors["x" * 100_000] = torch.zeros(1)
+
+
 def _of_nothing(tensors: dict[str, torch.Tensor]) -> None:
     tensors.clear()
 
@@ -302,7 +317,10 @@ def _of_nothing(tensors: dict[str, torch.Tensor]) -> None:
         (_of_flux, "was made for another family: Flux"),
         (_of_a_number, "it has () and (), and the layer is"),
         (_of_no_rank, "does not fit this checkpoint"),
-        (_of_an_alpha_that_is_none, "has settings of no sense"),
+        (_of_an_alpha_that_is_none, "that is no finite number"),
+        (_of_an_alpha_that_is_nan, "that is no finite number"),
+        (_of_whole_numbers, "has no floating-point numbers at unet."),
+        (_of_an_endless_name, "holds what no LoRA has: xxx"),
         (_of_nothing, "is empty"),
     ],
 )
@@ -493,13 +511,78 @@ def test_an_autoencoder_that_does_not_fit_is_refused_in_words(
     assert error.field == "vae"
     assert error.message == (
         "the autoencoder xl cannot be used: it was made for another kind of checkpoint: its"
-        " scaling factor is 0.13025, this checkpoint's is 0.18215"
+        " scaling_factor is 0.13025, this checkpoint's is 0.18215"
     )
     save_file({"encoder.conv_in.weight": torch.zeros(3)}, place / "odd.safetensors")
     assert "it does not fit this checkpoint" in refused(v1.denoiser, v1.spec(vae="odd")).message
     save_file({"something": torch.zeros(3)}, place / "other.safetensors")
     assert "it is no autoencoder of this kind" in refused(v1.denoiser, v1.spec(vae="other")).message
     assert "did you mean odd?" in refused(v1.denoiser, v1.spec(vae="od")).message
+
+
+FOREIGN = {
+    "layers_per_block": (1_000_000, "its layers_per_block is 1000000, this checkpoint's is 1"),
+    "block_out_channels": (5, "its block_out_channels is 5, this checkpoint's is ["),
+    "norm_num_groups": (None, "its norm_num_groups is None, this checkpoint's is"),
+    "act_fn": ("x" * 100_000, "its act_fn is 'xxx"),
+    "latents_mean": ([0.0] * 4, "its latents_mean is [0.0, 0.0, 0.0, 0.0], this checkpoint's is N"),
+    "_class_name": ("AutoencoderTiny", "its _class_name is 'AutoencoderTiny'"),
+    "quantization_config": ({"quant_method": "x"}, "its quantization_config is {"),
+}
+
+
+@pytest.mark.parametrize("field", FOREIGN)
+def test_an_autoencoder_of_another_architecture_is_refused_before_it_is_built(
+    v1: Studio, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    value, why = FOREIGN[field]
+    another_vae(v1).save_pretrained(v1.models / "VAE" / "odd")
+    file = v1.models / "VAE" / "odd" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    monkeypatch.setattr(AutoencoderKL, "from_pretrained", None)
+    error = refused(v1.denoiser, v1.spec(vae="odd"))
+    assert error.field == "vae"
+    assert why in error.message
+    assert len(error.message) < 300
+
+
+def test_an_autoencoder_may_be_trained_at_another_size(v1: Studio) -> None:
+    another_vae(v1).save_pretrained(v1.models / "VAE" / "odd")
+    file = v1.models / "VAE" / "odd" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": "huge"}))
+    odd, own = (prepare(v1.denoiser, v1.spec(vae=vae)).autoencoder for vae in ("odd", ""))
+    assert odd._vae.config.sample_size == own._vae.config.sample_size
+
+
+NO_OBJECTS = ["[" * 100_000, "[]", "5", "{", "\xff"]
+
+
+@pytest.mark.parametrize("written", NO_OBJECTS, ids=range(len(NO_OBJECTS)))
+def test_a_config_that_is_no_json_object_is_refused(v1: Studio, written: str) -> None:
+    file = v1.models / "VAE" / "odd" / "config.json"
+    another_vae(v1).save_pretrained(file.parent)
+    file.write_text(written, encoding="latin-1")
+    message = refused(v1.denoiser, v1.spec(vae="odd")).message
+    assert message.startswith("the autoencoder odd cannot be used: odd/config.json ")
+
+
+def test_a_folder_that_was_emptied_is_refused(v1: Studio) -> None:
+    folder = v1.models / "VAE" / "odd"
+    another_vae(v1).save_pretrained(folder)
+    prepare(v1.denoiser, v1.spec(vae="odd"))
+    for file in folder.iterdir():
+        file.unlink()
+    error = refused(v1.denoiser, v1.spec(vae="odd"))
+    assert (error.field, error.message) == ("vae", "the folder odd is empty")
+
+
+def test_an_index_of_shards_that_is_nonsense_is_refused(v1: Studio) -> None:
+    folder = v1.models / "VAE" / "odd"
+    another_vae(v1).save_pretrained(folder)
+    for written in ("[" * 100_000, "[]", '{"weight_map": 5, "metadata": {}}'):
+        (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(written)
+        message = refused(v1.denoiser, v1.spec(vae="odd")).message
+        assert message.startswith("the autoencoder odd cannot be used: ")
 
 
 def test_pickled_autoencoders_are_read_only_where_that_is_allowed(

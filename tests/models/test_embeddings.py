@@ -256,6 +256,10 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, suffix: str) -> 
         {"emb_params": torch.ones(1, WIDTH, dtype=torch.int64)},
         {"emb_params": torch.full((1, WIDTH), torch.nan)},
         {"emb_params": "no tensor"},
+        {"emb_params": torch.ones(1).expand(10**6, WIDTH)},
+        {"emb_params": torch.ones(1, WIDTH, device="meta")},
+        {"emb_params": torch.eye(WIDTH).to_sparse()},
+        {("deep",): [1]},
         [1, 2],
     ],
 )
@@ -263,12 +267,15 @@ def test_what_holds_no_vectors_is_refused(tmp_path: Path, held: Any) -> None:
     torch.save(held, tmp_path / "zed.pt")
     message = refusal(tmp_path, "zed")
     assert any(
-        each in message for each in ("a list of vectors", "none of the formats", "not finite")
+        each in message
+        for each in ("a list of vectors", "none of the formats", "not finite", "plain numbers")
     )
 
 
 def test_more_vectors_than_a_chunk_has_room_for_are_refused(tmp_path: Path) -> None:
-    save_file({"emb_params": some(76)}, tmp_path / "zed.safetensors")
-    assert refusal(tmp_path, "zed").endswith("names zed, which has 76 vectors; at most 75 fit")
+    for count in (76, 10_000):
+        save_file({"emb_params": some(count)}, tmp_path / "zed.safetensors")
+        why = refusal(tmp_path, "zed")
+        assert why.endswith(f"names zed, which has {count} vectors; at most 75 fit")
     save_file({"emb_params": some(0)}, tmp_path / "zed.safetensors")
     assert "does not hold a list of vectors" in refusal(tmp_path, "zed")

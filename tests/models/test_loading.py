@@ -167,6 +167,14 @@ def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
         loaded(folder)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_a_config_that_its_class_cannot_read_is_refused(folder: Path, part: str) -> None:
+    file = folder / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"block_out_channels": 5}))
+    with pytest.raises(CheckpointError, match=f"the {part} cannot be loaded: "):
+        loaded(folder)
+
+
 def test_a_tokenizer_that_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="tokenizer"):

@@ -62,6 +62,19 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
     "no JSON": (lambda f: (f / "model_index.json").write_text("{"), "cannot be read"),
     "a list": (lambda f: (f / "model_index.json").write_text("[]"), "not a JSON object"),
+    "deep": (lambda f: (f / "model_index.json").write_text("[" * 100_000), "cannot be read"),
+    "a part that is a number": (
+        lambda f: edit(f / "model_index.json", unet=5),
+        "its configs are not as diffusers writes them",
+    ),
+    "channels that are a list": (
+        lambda f: edit(f / "unet/config.json", in_channels=[4]),
+        "its configs are not as diffusers writes them",
+    ),
+    "a width in words": (
+        lambda f: edit(f / "text_encoder/config.json", hidden_size="wide"),
+        "its configs are not as diffusers writes them",
+    ),
     "sdxl": (
         lambda f: edit(f / "model_index.json", _class_name="StableDiffusionXLPipeline"),
         "is a StableDiffusionXLPipeline, of family sdxl; its card says sd",

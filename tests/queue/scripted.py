@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from server.spec import GenerationState, ImageInfo, Metrics, Progress
 from server.workers.stage import Claim, Drawn, Ended, Finish, Handed, Result
@@ -64,7 +65,7 @@ class ScriptedStudio:
         self.admitted: list[Claim] = []
         self.canceled: list[str] = []
         self.abandoned: list[str] = []
-        self.settled_claims: list[Claim] = []
+        self.discarded: list[str] = []
         self.claims: dict[str, Claim] = {}
         self.steps: dict[str, int] = {}
         self.most_at_once = 0
@@ -98,8 +99,8 @@ class ScriptedStudio:
                 self.abandoned.append(claim.id)
                 del self.claims[claim.id]
 
-    def settled(self, claim: Claim) -> None:
-        self.settled_claims.append(claim)
+    def discard(self, keys: Sequence[str]) -> None:
+        self.discarded.extend(keys)
 
     def progress(self) -> dict[str, Progress]:
         with self._lock:

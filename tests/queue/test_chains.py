@@ -1,5 +1,6 @@
 """Generations of several stages: one job that crosses the queues of its checkpoints."""
 
+import json
 import signal
 import time
 from dataclasses import replace
@@ -167,28 +168,122 @@ def test_each_stage_has_waited_since_it_joined_its_own_queue(desk, base, refinin
     assert claim(refining).queue_seconds == pytest.approx(0, abs=5)
 
 
-def test_a_worker_is_told_when_what_it_was_handed_is_not_needed_any_more(desk, crew):
+def test_what_a_stage_was_handed_is_discarded_once_its_end_is_written(desk, crew):
     base, refiner = crew.thread(), crew.thread(checkpoint="refiner")
     id = desk.submit(refiner=a_refiner())
     until(lambda: id in base.studio.claims)
     base.studio.end(id)
     until(lambda: id in refiner.studio.claims)
-    assert refiner.studio.settled_claims == []
+    assert base.studio.discarded == refiner.studio.discarded == []
     refiner.studio.end(id)
-    until(
-        lambda: (
-            [c.handed for c in refiner.studio.settled_claims]
-            == [tuple(handed(base.studio.admitted[0]).keys)]
-        )
-    )
+    until(lambda: refiner.studio.discarded == handed(base.studio.admitted[0]).keys)
     assert desk.status(id) == "succeeded"
+
+
+class Told:
+    """In a ledger's place where it discards: what, and what the record said at that moment."""
+
+    def __init__(self, desk, id: str, *ledgers: Ledger):
+        self.desk, self.id = desk, id
+        self.keys, self.states = [], []
+        for ledger in ledgers:
+            ledger._discard = self
+
+    def __call__(self, keys):
+        self.keys += keys
+        self.states.append(self.desk.status(self.id))
+
+
+def between_stages(desk, base, **changes) -> tuple[str, list[str]]:
+    """A chain whose first stage is done, and what was handed on."""
+    id = chain(desk, **changes)
+    claimed = claim(base)
+    result = handed(claimed)
+    assert base.finish(claimed, result)
+    return id, list(result.keys)
+
+
+def test_a_canceled_generation_that_is_claimed_leaves_nothing_in_the_store(desk, base, refining):
+    id, keys_of_base = between_stages(desk, base)
+    told = Told(desk, id, refining)
+    desk.redis.hset(keys.generation(id), "cancel_requested", 1)
+    assert refining.claim(refining.pop(1.0), room=4, empty=True).state == "canceled"
+    assert (told.keys, told.states) == (keys_of_base, ["canceled"])
+
+
+def test_one_that_is_overdue_when_it_is_claimed_leaves_nothing_in_the_store(desk, base, refining):
+    id, keys_of_base = between_stages(
+        desk, base, created_at=time.time() - 3.8, deadline_seconds=4.0
+    )
+    told = Told(desk, id, refining)
+    time.sleep(0.2)
+    assert refining.claim(refining.pop(1.0), room=4, empty=True).state == "expired"
+    assert (told.keys, told.states) == (keys_of_base, ["expired"])
+
+
+def test_one_that_fails_leaves_nothing_of_any_of_its_stages(desk, base, refining, server, redis):
+    id, of_base = between_stages(desk, base)
+    last = a_ledger(server, redis, "upscaler")
+    claimed = claim(refining)
+    result = handed(claimed)
+    assert refining.finish(claimed, result)
+    told = Told(desk, id, last)
+    error = Failure(code="not_finite", message="the model produced NaN")
+    last.finish(claim(last), Ended(GenerationState.FAILED, error))
+    assert told.keys == [*of_base, *result.keys]
+    assert told.states == ["failed"]
+
+
+def test_one_that_is_quarantined_leaves_nothing_in_the_store(desk, base, refining):
+    id, keys_of_base = between_stages(desk, base)
+    told = Told(desk, id, refining)
+    for _ in range(DEATHS_BEFORE_ALONE + 1):
+        assert told.keys == []  # it is drawn again from them
+        claimed = claim(refining)
+        desk.redis.delete(keys.lease(claimed.execution))
+        refining.rescue(id, claimed.execution)
+    assert (told.keys, told.states) == (keys_of_base, ["failed"])
+
+
+def test_what_is_not_handed_on_after_all_is_discarded_too(desk, base):
+    id = chain(desk)
+    told = Told(desk, id, base)
+    claimed = claim(base)
+    control.cancel(desk.redis, id, retention=600)
+    result = handed(claimed)
+    assert base.finish(claimed, result)
+    assert (told.keys, told.states) == (result.keys, ["canceled"])
+
+
+def test_a_zombie_discards_nothing(desk, base, refining):
+    id, _ = between_stages(desk, base)
+    stale = claim(refining)
+    told = Told(desk, id, refining)
+    desk.redis.delete(keys.lease(stale.execution))
+    refining.rescue(id, stale.execution)
+    fresh = claim(refining)
+    assert refining.finish(stale, handed(stale)) is False
+    assert told.keys == []
+    assert refining.finish(fresh, handed(fresh))
+    assert told.keys == list(fresh.handed)
+
+
+def test_a_forged_record_discards_nothing_of_others(desk, base, refining):
+    id, _ = between_stages(desk, base)
+    told = Told(desk, id, refining)
+    forged = json.dumps([["another/stage-0-0-e.png"]])
+    desk.redis.hset(keys.generation(id), "handed", forged)
+    assert refining.claim(refining.pop(1.0), room=4, empty=True).state == "failed"
+    assert told.keys == []
 
 
 def test_canceled_between_two_stages_it_ends_at_once(desk, base):
     id = chain(desk)
     claimed = claim(base)
     base.finish(claimed, handed(claimed))
-    control.cancel(desk.redis, id, retention=600)
+    ended = control.cancel(desk.redis, id, retention=600)
+    assert list(ended.leftovers) == handed(claimed).keys
+    assert control.cancel(desk.redis, id, retention=600) is None
     assert desk.status(id) == "canceled"
     assert desk.registries("refiner")["canceled"] == [id]
     desk.assert_clean()
@@ -438,6 +533,18 @@ def test_pictures_and_latents_cross_the_store_and_only_the_images_stay(desk, dra
         wanted = sorted(image.key for image in record.images)
         until(lambda id=id, wanted=wanted: files(draw, id) == wanted)
     desk.assert_clean()
+
+
+def test_a_chain_that_fails_leaves_no_file(desk, draw, monkeypatch):
+    def broken(self, state, prediction):
+        if state.spec.checkpoint == "upscaler":
+            raise ValueError("it cannot")
+        state.steps_done += 1
+
+    monkeypatch.setattr(SimulatedDenoiser, "advance", broken)
+    id = chain(desk, num_images=2)
+    until(lambda: desk.status(id) == "failed")
+    until(lambda: files(draw, id) == [])
 
 
 def test_what_is_gone_from_the_store_fails_the_stage_that_needs_it(desk, draw, monkeypatch):

@@ -106,7 +106,7 @@ def test_looking_at_what_was_overdue_cancels_no_claim(desk, mine):
     seen = desk.record(desk.submit())
     assert isinstance(claim(mine, mine.pop(1.0)), Taken)
     overdue = seen.model_copy(update={"created_at": 0.0})
-    assert control.expire_if_overdue(desk.redis, overdue, retention=600)
+    assert control.expire(desk.redis, overdue, retention=600) is None
     assert (desk.status(seen.id), desk.record(seen.id).cancel_requested) == ("running", False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,11 @@ def _pipeline(kind: Any, folder: Path) -> Any:
     return pipeline
 
 
+def await_event(client: httpx.Client, location: str, event: str) -> None:
+    with client.stream("GET", f"{location}/events") as events:
+        assert any(line == f"event: {event}" for line in events.iter_lines())
+
+
 def test_a_chain_of_three_checkpoints_draws_what_three_pipelines_draw(
     served_chain: Served, folders: dict[str, Path]
 ) -> None:
@@ -131,9 +137,23 @@ def test_one_cancel_ends_a_chain_wherever_it_is(served_chain: Served) -> None:
         location = client.post("/v1/generations", json=long).headers["location"]
         client.post(f"{location}/cancel")
         answer = client.get(location, headers={"Prefer": "wait=30"})
-        with client.stream("GET", f"{location}/events") as events:
-            assert any(line == "event: done" for line in events.iter_lines())
+        await_event(client, location, "done")
         assert client.get(location).json()["status"] == "canceled", answer.text
+
+
+def test_a_chain_canceled_after_its_first_stage_leaves_no_file(served_chain: Served) -> None:
+    body = BODY | {"checkpoint": "tiny-sdxl-base", "num_inference_steps": 100}
+    with served_chain.client() as client:
+        location = client.post("/v1/generations", json=body).headers["location"]
+        await_event(client, location, "stage")
+        client.post(f"{location}/cancel")
+        await_event(client, location, "done")
+        assert client.get(location).json()["status"] == "canceled"
+    folder = served_chain.data_dir / "images" / location.rpartition("/")[2]
+    deadline = time.monotonic() + 10
+    while files := [path.name for path in folder.glob("*")]:
+        assert time.monotonic() < deadline, files
+        time.sleep(0.05)
 
 
 def test_a_killed_refiner_is_started_again_and_goes_on_where_the_base_ended(
@@ -142,12 +162,8 @@ def test_a_killed_refiner_is_started_again_and_goes_on_where_the_base_ended(
     body = BODY | {"checkpoint": "tiny-sdxl-base", "num_inference_steps": 100}
     with served_chain.client() as client:
         location = client.post("/v1/generations", json=body).headers["location"]
-        with client.stream("GET", f"{location}/events") as events:
-            for line in events.iter_lines():
-                if line == "event: stage":
-                    break
+        await_event(client, location, "stage")
         served_chain.kill("worker 2")
-        with client.stream("GET", f"{location}/events") as events:
-            assert any(line == "event: done" for line in events.iter_lines())
+        await_event(client, location, "done")
         record = client.get(location).json()
     assert record["status"] == "succeeded", record

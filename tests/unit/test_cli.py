@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from server import __version__, remote
+from server.catalog import load_catalog
 from server.errors import DarkroomError
 from server.listener import is_loopback, listen, url, url_of
 
@@ -64,6 +66,21 @@ def test_checkpoints_list(darkroom: Darkroom) -> None:
     said = darkroom("checkpoints", "list").stdout
     assert "demo" in said
     assert "sd-v1-5" in said
+
+
+@pytest.mark.parametrize("columns", ["20", "60", "100"])
+def test_checkpoints_list_never_cuts_a_name(columns: str) -> None:
+    """On a terminal of any width; a program gets each card on a line of its own."""
+    environment = os.environ | {"COLUMNS": columns, "FORCE_COLOR": "1"}
+    command = [sys.executable, "-m", "server", "checkpoints", "list"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert {"sd-v1-5-inpainting", "sd-v2-inpainting"} <= set(said.stdout.split())
+
+
+def test_checkpoints_list_gives_a_program_each_card_on_one_line(darkroom: Darkroom) -> None:
+    lines = darkroom("checkpoints", "list").stdout.splitlines()
+    assert len(lines) == 1 + len(load_catalog())
+    assert all(" text-to-image image-to-image " in line for line in lines if " sd-v1-4 " in line)
 
 
 def test_checkpoints_show_says_defaults_and_limits(darkroom: Darkroom) -> None:

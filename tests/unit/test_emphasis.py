@@ -65,7 +65,7 @@ def test_plain_text_keeps_its_brackets() -> None:
     prompt = r"(a:1.2) [b] \( BREAK AND"
     reading = read(prompt, PromptSyntax.PLAIN)
     ((span,),) = reading.parts
-    assert (span.text, span.weight, reading.ignored) == (prompt, 1.0, ())
+    assert (span.text, span.weight) == (prompt, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,8 @@ def test_emphasis_reaches_across_a_break() -> None:
         ("[dog:10]", ["prompt_editing_ignored"]),
         ("[cat|dog]", ["prompt_editing_ignored"]),
         ("[cat: dog], a:1", []),
+        ("a cat <lora:ink:0.8>", ["prompt_lora_ignored"]),
+        ("a cat (red:1.2)", []),
     ],
 )
 def test_what_a1111_would_do_and_we_do_not_is_said(prompt: str, codes: list[str]) -> None:
@@ -177,3 +179,30 @@ def test_brackets_multiply(tree: tuple[str, list[tuple[str, float]]]) -> None:
     (part,) = a1111(prompt).parts
     found = [(word, pytest.approx(span.weight)) for span in part for word in span.text.split()]
     assert found == words
+
+
+@pytest.mark.parametrize(
+    ("prompt", "codes"),
+    [
+        ("a (red:1.2) cat", ["prompt_emphasis_ignored"]),
+        ("a ((red, 1girl : .9 )) cat", ["prompt_emphasis_ignored"]),
+        ("<LORA:ink:1> a cat", ["prompt_lora_ignored"]),
+        ("<lora:ink> (a cat:2)", ["prompt_lora_ignored", "prompt_emphasis_ignored"]),
+        ("a (red) cat [small], (16:9), (at 12:30), \\(red:1.2\\), 2:1, <lora:>", []),
+    ],
+)
+def test_what_was_surely_meant_for_a1111_is_listed_where_prompts_are_plain(
+    prompt: str, codes: list[str]
+) -> None:
+    reading = read(prompt, PromptSyntax.PLAIN)
+    assert [warning.code for warning in reading.ignored] == codes
+    assert reading.parts[0][0].text == prompt
+
+
+@pytest.mark.parametrize("piece", ["(", "(a:1", "<lora:", "(: 1", "a:1 1", "(a : 1."])
+def test_looking_for_what_was_meant_for_a1111_takes_no_longer_for_hostile_prompts(
+    piece: str,
+) -> None:
+    begun = time.process_time()
+    read(piece * (100_000 // len(piece)), PromptSyntax.PLAIN)
+    assert time.process_time() - begun < 1

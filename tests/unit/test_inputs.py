@@ -1,3 +1,4 @@
+import hashlib
 import io
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from PIL import Image
 
 from server.errors import GenerationFailed, NotFound, Unavailable
+from server.spec import Upload
 from server.workers.inputs import depth, inputs_of, latents_file, mask, rgb
 from server.workers.png import encode_png
 from server.workers.stage import Past
@@ -17,6 +19,7 @@ from tests.builders import (
     a_spec,
     an_image_to_image,
     an_inpainting,
+    an_upload,
 )
 
 
@@ -31,6 +34,12 @@ class Store(dict[str, bytes]):
             return self[key]
         except KeyError:
             raise NotFound(f"the image {key} is no longer stored") from None
+
+
+def sent(store: Store, **keys: str) -> dict[str, Upload]:
+    """Fields of a spec, and under which keys their pictures are."""
+    digest = lambda key: hashlib.sha256(store[key]).hexdigest()  # noqa: E731
+    return {field: an_upload(key, sha256=digest(key)) for field, key in keys.items()}
 
 
 def file(picture: Image.Image) -> bytes:
@@ -52,7 +61,8 @@ def test_from_noise_alone_nothing_is_read():
 
 def test_what_was_sent_is_read_once_for_all_images():
     store = Store(image=file(flat("red")), mask=file(flat(255, "L")))
-    found = inputs_of(a_claim_of(an_inpainting(num_images=3)), store.read)
+    spec = an_inpainting(num_images=3, **sent(store, image="image", mask_image="mask"))
+    found = inputs_of(a_claim_of(spec), store.read)
     assert len(found) == 3
     assert store.reads == 2
     assert found[2].image.shape == (4, 6, 3)
@@ -94,9 +104,20 @@ def test_what_is_missing_is_said_in_words():
         inputs_of(a_claim_of(spec, past=Past(handed=[["gone"]])), Store().read)
 
 
+@pytest.mark.parametrize("field", ["image", "mask_image"])
+def test_a_picture_that_is_not_the_one_that_was_sent_is_not_drawn_from(field):
+    store = Store(image=file(flat("red")), mask=file(flat(255, "L")))
+    spec = an_inpainting(**sent(store, image="image", mask_image="mask"))
+    store[getattr(spec, field).key] = file(flat(0, "L"))
+    with pytest.raises(GenerationFailed, match=f"sent as {field} is not as it was sent"):
+        inputs_of(a_claim_of(spec), store.read)
+
+
 def test_what_cannot_be_decoded_is_said_in_words():
+    store = Store(image=b"text")
+    claim = a_claim_of(an_image_to_image(**sent(store, image="image")))
     with pytest.raises(GenerationFailed, match="sent as image is no PNG"):
-        inputs_of(a_claim_of(an_image_to_image()), Store(image=b"text").read)
+        inputs_of(claim, store.read)
     spec = a_spec(refiner=a_refiner())
     claim = a_claim_of(spec, past=Past(handed=[["made"]]))
     with pytest.raises(GenerationFailed, match="what stage 0 made of image 0 cannot be read"):
@@ -152,5 +173,6 @@ def test_a_depth_map_in_eight_bits_or_colours_is_read_too():
     assert (depth(flat(7, "L")) == 7).all()
     assert (depth(flat((7, 7, 7))) == 7).all()
     store = Store(image=file(flat("red")), depth=file(flat(9, "L")))
-    [found] = inputs_of(a_claim_of(a_depth_to_image()), store.read)
+    spec = a_depth_to_image(**sent(store, image="image", depth_map="depth"))
+    [found] = inputs_of(a_claim_of(spec), store.read)
     assert (found.depth == 9).all()

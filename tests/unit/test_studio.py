@@ -10,7 +10,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from server.catalog import Safety
-from server.errors import DeviceLost, NotFinite, NotFound, Unavailable
+from server.errors import DeviceLost, NotFinite, NotFound, OutOfMemory, Unavailable
 from server.metrics import WorkerMetrics
 from server.spec import Enlarged, GenerationState, Progress, Warn
 from server.storage import ObjectImageStore
@@ -207,6 +207,39 @@ def test_a_claim_past_its_deadline_expires(studio):
     _, result = studio.results.get(timeout=SECONDS)
     assert result.state is GenerationState.EXPIRED
     assert result.error.code == "deadline_exceeded"
+
+
+class Cramped(SimulatedDenoiser):
+    """Prepares nothing until room is made; `enough` says whether that helps."""
+
+    def __init__(self, *, enough):
+        super().__init__()
+        self.enough, self.tried, self.full = enough, 0, True
+
+    def make_room(self):
+        self.full = not self.enough
+
+    def prepare(self, stage, index, inputs):
+        self.tried += 1
+        if self.full:
+            raise OutOfMemory("the device is out of memory")
+        return super().prepare(stage, index, inputs)
+
+
+def test_what_does_not_fit_beside_what_is_kept_is_prepared_without_it(studio):
+    denoiser = Cramped(enough=True)
+    studio = studio(denoiser)
+    studio.admit(a_claim("a", num_images=2))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+    assert denoiser.tried == 3
+
+
+def test_what_does_not_fit_even_so_fails_after_one_more_try(studio):
+    denoiser = Cramped(enough=False)
+    studio = studio(denoiser)
+    studio.admit(a_claim("a"))
+    assert studio.results.get(timeout=SECONDS)[1].error.code == "out_of_memory"
+    assert denoiser.tried == 2
 
 
 def test_what_cannot_be_prepared_fails_alone_and_says_nothing_private(studio):
@@ -439,12 +472,12 @@ def test_what_was_handed_on_is_removed_when_nobody_needs_it_any_more(studio, sto
     studio.admit(claim)
     _, result = studio.results.get(timeout=SECONDS)
     assert store.read(claim.handed[0])
-    studio.settled(claim)
+    studio.discard(claim.handed)
     assert studio.close(SECONDS)
     with pytest.raises(NotFound):
         store.read(claim.handed[0])
     assert store.read(result.images[0].key)
-    studio.settled(claim)  # late: nothing happens
+    studio.discard(claim.handed)  # late: nothing happens
 
 
 def test_a_store_that_cannot_remove_them_stops_nothing(studio, store, monkeypatch):
@@ -453,7 +486,7 @@ def test_a_store_that_cannot_remove_them_stops_nothing(studio, store, monkeypatc
 
     monkeypatch.setattr(ObjectImageStore, "discard", refuse)
     studio = studio(store=store)
-    studio.settled(ensemble(store))
+    studio.discard(ensemble(store).handed)
     studio.admit(a_claim("a"))
     assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
     assert studio.lost() is None
@@ -496,12 +529,15 @@ def test_a_store_that_comes_back_is_waited_for_before_drawing_too(studio, impati
     assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
 
 
-def test_a_store_that_does_not_come_back_by_the_deadline_fails_the_generation(studio, impatient):
+def test_what_waits_for_the_store_until_its_deadline_expires_then(studio):
     store = Away()
     studio = studio(store=store)
-    studio.admit(ensemble(store, deadline_seconds=0.2))
+    claim = ensemble(store, deadline_seconds=0.2)
+    studio.admit(claim)
     _, result = studio.results.get(timeout=SECONDS)
-    assert result.error.code == "unavailable"
+    assert claim.deadline <= time.time() < claim.deadline + 1
+    assert (result.state, result.error.code) == (GenerationState.EXPIRED, "deadline_exceeded")
+    assert "the image store cannot be read" in result.error.message
 
 
 def test_what_waits_for_the_store_can_be_canceled_and_keeps_nobody(studio, impatient):
