@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import accept, drawing, service
+from benchmarks import accept, drawing, playground, service
 from benchmarks.timing import Figure
 from server.catalog import Card, load_catalog
 from server.models.loading import load
 from server.models.sources import locate
 from tests.models import tiny
 
-PARTS = ("drawing", "accept", "service")
+PARTS = ("drawing", "accept", "service", "playground")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -72,6 +72,8 @@ def measure(parts: list[str], rounds: int) -> Iterator[Figure]:
         yield accept.figure()
     if "service" in parts:
         yield from service_figures(rounds)
+    if "playground" in parts:
+        yield from playground.figures(rounds)
 
 
 def drawing_figures(rounds: int) -> Iterator[Figure]:

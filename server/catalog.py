@@ -38,6 +38,11 @@ class Safety(StrEnum):
     BLUR = "blur"
     BLOCK = "block"
 
+    @property
+    def hides(self) -> bool:
+        """Whether what is flagged is not shown as it is."""
+        return self in (Safety.BLUR, Safety.BLOCK)
+
 
 class Attention(StrEnum):
     """How attention is computed: `auto` and `sdpa` let torch choose its fastest kernel, `sliced`

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from server import __version__, drawing
+from server import __version__, drawing, queueing, replaying
 from server.catalog import Catalog, load_catalog
 from server.child import HOPELESS
 from server.config import Settings
@@ -87,6 +87,7 @@ def serve(
       darkroom serve --worker sd-v1-5@cuda:0 --worker sd-v1-5@cuda:1 --port 9000
       darkroom serve --redis redis://10.0.0.5:6379/0 --catalog my-cards.toml
     """
+    from server.api.openai.names import aliases_of
     from server.listener import refuse_open_door
     from server.supervisor import Supervisor
     from server.terminal import JsonLines, Terminal
@@ -109,6 +110,7 @@ def serve(
         raise typer.BadParameter("name at least one checkpoint: --worker or DARKROOM_WORKERS")
     for name in served:
         cards[name]  # an unknown one is told before anything starts
+    aliases_of(settings.aliases, cards)
     default = settings.default_checkpoint or served[0]
     settings = settings.model_copy(update={"default_checkpoint": cards[default].name})
     console = JsonLines() if settings.log_format == "json" else Terminal()
@@ -189,6 +191,8 @@ def run_one_worker(
 
 app.command()(drawing.generate)
 app.command()(drawing.sweep)
+app.command()(replaying.replay)
+app.command()(queueing.queue)
 
 
 @checkpoints.command("list")

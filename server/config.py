@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -36,6 +39,12 @@ class Settings(BaseSettings):
         description="For requests that name none. Empty: that of the first worker of `serve`, else "
         "the catalog's first.",
     )
+    aliases: str = Field(
+        "",
+        description="Other names for checkpoints at the OpenAI door: NAME=CHECKPOINT, separated by "
+        "spaces, such as gpt-image-1=sdxl-base. OpenAI's own names lead to the default checkpoint "
+        "otherwise.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Where images and the embedded Redis keep their files."
     )
@@ -58,7 +67,16 @@ class Settings(BaseSettings):
         32 * 2**20, gt=0, description="Larger request bodies are refused while being read."
     )
     max_wait_seconds: float = Field(
-        300.0, gt=0, description="The longest `Prefer: wait=` that is honoured."
+        600.0,
+        gt=0,
+        description="The longest `Prefer: wait=` that is honoured, and how long the OpenAI and "
+        "A1111 doors hold an answer back.",
+    )
+    abandoned_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="How long after its last waiting client left a generation of the OpenAI and "
+        "A1111 doors is canceled; a retry meanwhile joins it. 0: never.",
     )
     max_queued: int = Field(
         1000, gt=0, description="Generations that may wait per checkpoint before 503."
@@ -70,6 +88,16 @@ class Settings(BaseSettings):
     )
     retention_seconds: int = Field(
         86_400, gt=0, description="How long records of finished generations are kept."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Signs webhooks: `whsec_` and base64 of 24 to 64 bytes. Several, separated by "
+        "spaces, while it is being changed. Without one webhooks are refused.",
+    )
+    webhook_allow: str = Field(
+        "",
+        description="Host names and networks (such as 10.0.0.0/8), separated by spaces, that "
+        "webhooks may call although they are not public.",
     )
 
     capacity: int = Field(16, gt=0, description="Images a worker holds in flight.")
@@ -140,6 +168,41 @@ class Settings(BaseSettings):
             rule = f"at most a third of lease_seconds, which is {lease:g}"
             raise ValueError(f"must be {rule}, or a live worker has its generations taken over")
         return beat
+
+    @field_validator("aliases")
+    @classmethod
+    def _are_pairs(cls, aliases: str) -> str:
+        """Whether they lead anywhere is a matter of the catalog."""
+        for pair in aliases.split():
+            alias, equals, checkpoint = pair.partition("=")
+            if not (alias and equals and checkpoint):
+                raise ValueError(f"{pair!r} is not NAME=CHECKPOINT")
+        return aliases
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
+        """What is refused here must not be repeated in the refusal."""
+        given = [] if secret is None else secret.get_secret_value().split()
+        for each in given:
+            try:
+                size = len(base64.b64decode(each.removeprefix("whsec_"), validate=True))
+            except ValueError:
+                size = 0
+            if not each.startswith("whsec_") or not 24 <= size <= 64:
+                raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
+        return secret if given else None
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _can_be_told_apart(cls, allow: str) -> str:
+        """A mistyped network must not pass for a host's name."""
+        for each in allow.split():
+            if "/" in each or ":" in each:
+                ip_network(each)
+            elif not re.fullmatch(r"[A-Za-z0-9._-]+", each):
+                raise ValueError(f"{each!r} is neither a host name nor a network")
+        return allow
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from server.options import Output, Server, settings_of
+from server.options import Inline, Open, Output, Server, settings_of
 from server.spec import Task
 
 GUIDANCE_SCALES = "1.5,2,3,4,5,6,7,8"
@@ -18,7 +18,7 @@ GUIDANCE_SCALES = "1.5,2,3,4,5,6,7,8"
 Checkpoint = Annotated[
     str | None, typer.Option(help="What to draw with; the first of the catalog by default.")
 ]
-Negative = Annotated[str | None, typer.Option("-n", "--negative-prompt", help="What not to draw.")]
+Negative = Annotated[str | None, typer.Option("--negative-prompt", help="What not to draw.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="The same seed draws the same picture.")]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels, e.g. 512x768.")]
 Guidance = Annotated[
@@ -80,7 +80,7 @@ def generate(
     size: Size = None,
     num_images: Annotated[
         int | None,
-        typer.Option("-k", "--num-images", min=1, help="How many; image i uses seed + i."),
+        typer.Option("-n", "--num-images", min=1, help="How many; image i uses seed + i."),
     ] = None,
     prompt_syntax: Annotated[
         str | None, typer.Option(help="plain, or a1111 for (attention:1.2).")
@@ -102,17 +102,21 @@ def generate(
     upscaler: Annotated[
         str | None, typer.Option(metavar="CHECKPOINT", help="Who draws it four times as large.")
     ] = None,
+    open: Open = False,
+    inline: Inline = None,
 ) -> None:
     """Draw one prompt into a file, with a progress bar. What is left out, the checkpoint decides.
+
+    A PNG carries all that decided it: `darkroom replay` draws it again. Ctrl-C cancels.
 
     [bold]Examples[/]
 
       darkroom generate "a red circle on a blue background" -o circle.png
-      darkroom generate "an old lighthouse, oil on canvas" --checkpoint sd-v1-5 --steps 30 -k 4
+      darkroom generate "an old lighthouse, oil on canvas" --checkpoint sd-v1-5 --steps 30 -n 4
       darkroom generate "oil on canvas" --image photo.jpg --strength 0.6
       darkroom generate "a boat" --image sea.png --mask mask.png
     """
-    from server.remote import draw
+    from server.remote import Shown, draw
 
     body = {
         "prompt": prompt,
@@ -140,7 +144,7 @@ def generate(
     } | _sides(size)
     files = {"image": image, "mask_image": mask, "depth_map": depth_map}
     given = {field: path for field, path in files.items() if path is not None}
-    draw(settings_of(), _given(body), given, output, server)
+    draw(settings_of(), _given(body), given, output, server, Shown(open, inline))
 
 
 def sweep(
@@ -176,7 +180,8 @@ def sweep(
     """Draw every prompt of a file with each of several settings, and a labelled grid of each.
 
     As it is, it draws what the model cards of Stable Diffusion 2 compare: guidance scales from 1.5
-    to 8 with 50 DDIM steps. All pictures of a prompt have the same seed.
+    to 8 with 50 DDIM steps. All pictures of a prompt have the same seed. The names of its files
+    begin with its number, as in 001-grid.png; index.tsv says which prompt has which.
 
     [bold]Examples[/]
 

@@ -3,6 +3,7 @@
 DarkroomError
 ├── RequestError                the caller can fix it
 │   ├── BadRequest          400  not JSON, or not readable
+│   ├── CrossSite           403  a page of another site had a browser send it
 │   ├── NotFound            404  no such thing, or not yours
 │   ├── MethodNotAllowed    405
 │   ├── NotAcceptable       406  none of the formats asked for can be made
@@ -17,6 +18,7 @@ DarkroomError
 ├── Unavailable                 try again after `retry_after` seconds
 │   ├── QueueFull           503
 │   ├── NoWorker            503  nobody serves this checkpoint
+│   ├── StillDrawing        503  it takes longer than an answer is held back
 │   └── BrokerUnavailable   503  Redis is away or refuses writes
 ├── CheckpointError         500  a checkpoint cannot be loaded; says which part
 └── GenerationError         500  how a generation that was accepted can end
@@ -71,6 +73,12 @@ class RequestError(DarkroomError):
 
 class BadRequest(RequestError):
     """The body is not what the content type says."""
+
+
+class CrossSite(RequestError):
+    """A page of another site had a browser send it; who opened that page need not know."""
+
+    code, status = "cross_site", 403
 
 
 class NotFound(RequestError):
@@ -169,6 +177,12 @@ class NoWorker(Unavailable):
     """No worker of this checkpoint has been seen lately."""
 
     code = "no_worker"
+
+
+class StillDrawing(Unavailable):
+    """It takes longer than an answer may be held back; asking again waits on."""
+
+    code = "still_drawing"
 
 
 class BrokerUnavailable(Unavailable):

@@ -43,6 +43,12 @@ class GatewayMetrics:
             ["code"],
             registry=registry,
         )
+        self.webhook_calls_total = Counter(
+            "darkroom_webhook_calls_total",
+            "Webhooks called: delivered, failed for good, or pending because tried again.",
+            ["state"],
+            registry=registry,
+        )
         self.queue_depth = Gauge(
             "darkroom_queue_depth",
             "Generations that wait for a worker, read when this page is.",

@@ -69,8 +69,18 @@ Server = Annotated[
     typer.Option(
         envvar="DARKROOM_SERVER",
         metavar="URL",
-        help="Who draws. Without it: the server on this machine, else a private one that is "
-        "started for this one picture.",
+        help="Who draws, e.g. http://10.0.0.5:8000; or name it in DARKROOM_SERVER. Without either: "
+        "the server of this machine, at DARKROOM_PORT or 8000; where none answers, commands that "
+        "draw start a private one for themselves.",
+    ),
+]
+Open = Annotated[bool, typer.Option("--open", help="Open the picture with the system's viewer.")]
+Inline = Annotated[
+    bool | None,
+    typer.Option(
+        "--inline/--no-inline",
+        help="Show the picture in the terminal: kitty, Ghostty, Konsole, iTerm2 and WezTerm can.",
+        show_default="where it can",
     ),
 ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from server.spec import MAX_INPUT_PIXELS
+from server.spec import MAX_INPUT_PIXELS, Size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ TURNS = {
     8: Transpose.ROTATE_90,
 }
 """By what EXIF says of how a camera was held."""
+SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 
 
 class BadPicture(Exception):
@@ -69,6 +70,18 @@ def open_picture(data: bytes, max_pixels: int = MAX_INPUT_PIXELS) -> Image.Image
         raise BadPicture(f"has far more than the {max_pixels:,} pixels that are read") from None
     except Exception as error:  # Pillow raises whatever hostile bytes lead its decoders to.
         raise BadPicture(f"cannot be decoded: {error}") from error
+
+
+def size_of(data: bytes) -> Size | None:
+    """Width and height of a picture, upright, from the head of its file; None where it has none
+    that could be read."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        turned = TURNS.get(picture.getexif().get(ORIENTATION, 1)) in SIDEWAYS
+    except Exception:  # As above; what is wrong with it is said when it is opened.
+        return None
+    width, height = picture.size
+    return (height, width) if turned else (width, height)
 
 
 def brightest(mask: Image.Image) -> int:

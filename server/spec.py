@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter
 MAX_SEED = 2**53 - 1
 """The largest seed that JSON clients written in JavaScript can send and read back unchanged."""
 
+MAX_PREVIEWS = 10
+"""Of one image in one stage; each costs a decoding."""
 MAX_INPUT_PIXELS = 64 * 2**20
 """More are never decoded, whatever a card says."""
 
@@ -296,6 +298,9 @@ class Spec(Frozen):
     refiner: Refiner | None = None
     upscaler: Upscaler | None = None
     sweep: Sweep | None = None
+    previews: int = Field(
+        default=0, ge=0, le=MAX_PREVIEWS, description="Of each image, while it is drawn."
+    )
 
     @property
     def guided(self) -> bool:
@@ -390,6 +395,8 @@ class ImageInfo(Frozen):
         default_factory=dict, description="Of a sweep's picture: its values."
     )
     grid: bool = Field(default=False, description="The labelled overview of a sweep.")
+    pixels_sha256: str = Field(default="", description="As drawn; empty of earlier versions.")
+    thumbnail: str = Field(default="", description="As of a manifest.")
 
 
 class Metrics(Frozen):

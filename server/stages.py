@@ -88,6 +88,12 @@ def stages(spec: AnySpec) -> tuple[Stage, ...]:
     return _joined(drawn)
 
 
+def shown_after(previews: int, steps: int) -> tuple[int, ...]:
+    """After how many of its steps a picture is shown: evenly spread, never after the last."""
+    times = max(0, min(previews, steps - 1))
+    return tuple(number * steps // (times + 1) for number in range(1, times + 1))
+
+
 def final_size(spec: AnySpec) -> tuple[int, int]:
     """Width and height of the finished pictures."""
     last = stages(spec)[-1].spec

@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from server.child import HOPELESS, Child, backoff_seconds, exit_words
 from server.config import Settings
 from server.embedded import EmbeddedRedis
@@ -210,7 +212,8 @@ def command(*arguments: str) -> list[str]:
 def environment(settings: Settings) -> Mapping[str, str]:
     """The settings as a child process reads them."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    return {f"DARKROOM_{name.upper()}": str(value) for name, value in values.items()}
+    secret = {n: v.get_secret_value() for n, v in settings if isinstance(v, SecretStr)}
+    return {f"DARKROOM_{name.upper()}": str(value) for name, value in (values | secret).items()}
 
 
 def get(url: str, path: str, timeout: float = 1.0) -> bytes | None:

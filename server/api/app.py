@@ -20,14 +20,33 @@ from server.api import (
     health,
     images,
     openapi,
+    pages,
+    previews,
+    replays,
     submission,
     system,
 )
+from server.api.a1111 import (
+    absent,
+    drawing,
+    extras,
+    following,
+    lists,
+    options,
+    pnginfo,
+)
 from server.api.deps import Gateway
 from server.api.handlers import add_handlers
-from server.api.middleware import BodyLimit, Boundary
+from server.api.middleware import BodyLimit, Boundary, OwnSite
+from server.api.openai import images as openai_images
+from server.api.openai import models as openai_models
+from server.api.openai.names import aliases_of
 from server.api.tokenizers import Tokenizers
 from server.api.uploads import DECODERS
+from server.api.webhooks import routes as webhooks
+from server.api.webhooks.deliverer import Deliverer
+from server.api.webhooks.guard import Guard
+from server.api.webhooks.messenger import Messenger
 from server.broker import Broker
 from server.catalog import Catalog
 from server.config import Settings
@@ -39,9 +58,23 @@ ROUTERS = (
     generations.router,
     events.router,
     images.router,
+    replays.router,
+    webhooks.router,
+    previews.router,
     system.router,
     capabilities.router,
+    openai_images.router,
+    openai_models.router,
+    drawing.router,
+    following.router,
+    following.internal,
+    options.router,
+    lists.router,
+    extras.router,
+    pnginfo.router,
+    absent.router,
     health.router,
+    pages.router,
 )
 
 
@@ -53,18 +86,28 @@ def create_app(
     *,
     max_body_bytes: int,
     max_wait_seconds: float,
+    abandoned_seconds: float,
     default_checkpoint: str = "",
+    aliases: str = "",
     models: Path | None = None,
+    messenger: Messenger | None = None,
 ) -> FastAPI:
     """All the gateway needs comes in as arguments; its lifespan starts and closes the broker."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await broker.start()
+        if deliverer is not None:
+            deliverer.start()
         yield
+        if deliverer is not None:
+            await deliverer.stop()
+        for task in app.state.gateway.tasks:
+            task.cancel()
         await broker.close()
 
     metrics = GatewayMetrics(registry)
+    deliverer = None if messenger is None else Deliverer(broker, messenger, metrics)
     app = openapi.DocumentedApp(
         title="Darkroom",
         version=__version__,
@@ -83,15 +126,20 @@ def create_app(
         max_body_bytes=max_body_bytes,
         max_wait_seconds=max_wait_seconds,
         default_checkpoint=catalog[default_checkpoint or next(iter(catalog))].name,
+        aliases=aliases_of(aliases, catalog),
         models=models,
         decoders=asyncio.Semaphore(DECODERS),
         looks={},
+        abandoned_seconds=abandoned_seconds,
+        tasks=set(),
+        messenger=messenger,
     )
     for router in ROUTERS:
         # Not `include_router`: that looks a route up twice, at each request.
         app.router.routes.extend(router.routes)
     add_handlers(app)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(OwnSite)
     app.add_middleware(Boundary, metrics=metrics)
     return app
 
@@ -112,8 +160,11 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         CollectorRegistry(),
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,
+        abandoned_seconds=settings.abandoned_seconds,
         default_checkpoint=settings.default_checkpoint,
+        aliases=settings.aliases,
         models=settings.models_dir,
+        messenger=messenger_of(settings),
     )
     config = uvicorn.Config(
         app,
@@ -126,6 +177,14 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         server_header=False,
     )
     return ReleasingServer(config, broker)
+
+
+def messenger_of(settings: Settings) -> Messenger | None:
+    """Who calls webhooks, if there is a secret to sign them with."""
+    if settings.webhook_secret is None:
+        return None
+    secrets = settings.webhook_secret.get_secret_value()
+    return Messenger(secrets, Guard(settings.webhook_allow))
 
 
 class ReleasingServer(uvicorn.Server):

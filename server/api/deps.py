@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path as Folder
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
@@ -15,6 +16,7 @@ from pydantic import AfterValidator
 from server.api.examples import EXAMPLE_ID
 from server.api.records import GenerationRecord, record_of
 from server.api.tokenizers import Tokenizers
+from server.api.webhooks.messenger import Messenger
 from server.broker import Broker, Generation, QueueInfo
 from server.catalog import Card, Catalog
 from server.errors import BrokerUnavailable, NotFound
@@ -38,10 +40,17 @@ class Gateway:
     max_body_bytes: int
     max_wait_seconds: float
     default_checkpoint: str
+    aliases: Mapping[str, str]
+    """Other names for checkpoints at the OpenAI door."""
     models: Folder | None
     """Where LoRAs and autoencoders lie, if that can be seen from here."""
     decoders: asyncio.Semaphore
     looks: dict[str, tuple[float, QueueInfo]]
+    abandoned_seconds: float
+    """After how long a generation is canceled that nobody waits for any more; 0: never."""
+    tasks: set[asyncio.Task[None]]
+    messenger: Messenger | None
+    """Who calls webhooks; None where there is no secret to sign them with."""
 
     def card(self, name: str | None) -> Card:
         """The card of that name, or of the default checkpoint.
@@ -50,6 +59,12 @@ class Gateway:
             UnknownCheckpoint: the catalog has none of this name.
         """
         return self.catalog[self.default_checkpoint if name is None else name]
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside the request, which may be over before."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def record(self, generation: Generation) -> GenerationRecord:
         """The record, with its place in the queue. What was accepted just now knows its place, so

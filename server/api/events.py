@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -12,7 +13,9 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from server.api import openapi
 from server.api.deps import Caller, Gate, Gateway, GenerationId
+from server.api.previews import preview_address
 from server.api.records import ROOT
+from server.broker import Event
 from server.errors import BadRequest, BrokerUnavailable, DarkroomError, Gone, NotFound
 
 PING_SECONDS = 15.0
@@ -29,6 +32,10 @@ id: 1763711640154-0
 event: progress
 data: {"steps_done":5,"steps_total":20,"fraction":0.25}
 id: 1763711640954-0
+
+event: preview
+data: {"index":0,"number":1,"url":"/v1/generations/gen_0198…/images/0/preview"}
+id: 1763711641201-0
 
 event: image
 data: {"index":0,"seed":7,"sha256":"9f86d081884c7d65…"}
@@ -51,7 +58,7 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
     responses=openapi.responses(
         {
             200: {
-                "description": "`state`, `stage`, `progress`, `image`; `done` is the last.",
+                "description": "`state`, `stage`, `progress`, `preview`, `image`; `done` is last.",
                 "content": {
                     "text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}
                 },
@@ -84,7 +91,7 @@ async def follow_generation(
         )
     await gate.broker.get(id, owner=owner)
     return StreamingResponse(
-        _counted(gate, _stream(gate, id, owner, after)),
+        counted(gate, _stream(gate, id, owner, after)),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -100,13 +107,21 @@ async def _stream(gate: Gateway, id: str, owner: str, after: str) -> AsyncIterat
                 await gate.broker.get(id, owner=owner)
                 yield KEEPALIVE_COMMENT
                 continue
-            data = json.dumps(event.data, separators=(",", ":"))
+            data = json.dumps(_told(id, event), separators=(",", ":"))
             yield format_sse_event(data_str=data, event=event.event, id=event.id)
     except DarkroomError as error:
         yield format_sse_event(comment=f"{error.code}: come back with Last-Event-ID")
 
 
-async def _counted(gate: Gateway, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+def _told(id: str, event: Event) -> dict[str, Any]:
+    """Addresses are the gateway's affair, so a preview's is said here."""
+    if event.event != "preview":
+        return event.data
+    return event.data | {"url": preview_address(id, event.data["index"])}
+
+
+async def counted(gate: Gateway, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, seen as an open event stream."""
     with gate.metrics.event_streams.track_inprogress():
         async for chunk in stream:
             yield chunk

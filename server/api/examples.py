@@ -146,6 +146,8 @@ RECORD: dict[str, Any] = {
             "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "nsfw": None,
             "varied": {},
+            "pixels_sha256": "6ec1f2a3f5c6ce4e9a3a0c2f3b7d9c1d0e8a5b4c7f6e9d8c2b1a0f3e5d4c6b7a",
+            "manifest": f"{HERE}/images/0/manifest",
         }
     ],
     "grid": None,
@@ -153,8 +155,16 @@ RECORD: dict[str, Any] = {
         {"checkpoint": "demo", "task": "text-to-image", "status": "succeeded", "metrics": METRICS}
     ],
     "metrics": METRICS,
+    "replay": None,
     "error": None,
     "urls": {"self": HERE, "cancel": f"{HERE}/cancel", "events": f"{HERE}/events"},
+}
+EXAMPLE_MANIFEST: dict[str, Any] = {
+    "darkroom": 1,
+    "version": "0.1.0",
+    "spec": RECORD["spec"],
+    "sha256": RECORD["images"][0]["sha256"],
+    "pixels_sha256": RECORD["images"][0]["pixels_sha256"],
 }
 QUEUED: dict[str, Any] = RECORD | {
     "status": "queued",

@@ -86,6 +86,17 @@ def fitting(width: int, height: int, limits: Limits) -> Size | None:
     return (across, down) if fits and across * down <= limits.max_pixels else None
 
 
+def nearest(width: int, height: int, card: Card) -> Size | None:
+    """The size that is drawn for a dialect whose clients know no limits: this one, else each side
+    rounded, else the closest of this shape; None where the shape has none."""
+    limits = card.limits
+    multiple = limits.side_multiple
+    across, down = (max(1, round(side / multiple)) * multiple for side in (width, height))
+    if not list(wrong_sides(across, down, card)):
+        return across, down
+    return fitting(max(1, width), max(1, height), limits)
+
+
 def _whole(number: float, up: bool) -> int:
     """A hair aside: a whole number must not be missed by a rounding error."""
     return math.ceil(number - 1e-9) if up else math.floor(number + 1e-9)

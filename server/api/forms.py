@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fastapi import Request
+from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -23,14 +24,17 @@ FORM = "multipart/form-data"
 BODY = "request"
 """The part that holds the fields as one JSON object."""
 MAX_PARTS = 100
-TEXTS = frozenset(
-    name
-    for name, info in GenerationRequest.model_fields.items()
-    if info.annotation in (str, str | None)
-)
-"""Fields that are read as they are: a prompt may look like a number."""
 
 MAY_BE_EMPTY = frozenset({"prompt", "negative_prompt", "prompt_2", "negative_prompt_2"})
+
+
+def texts_of(model: type[BaseModel]) -> frozenset[str]:
+    """Fields that are read as they are: a prompt may look like a number."""
+    fields = model.model_fields.items()
+    return frozenset(name for name, info in fields if info.annotation in (str, str | None))
+
+
+TEXTS = texts_of(GenerationRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,13 @@ async def read_sent(request: Request, max_bytes: int) -> Sent:
     """
     if declared_type(request) != FORM:
         asked, body = await read_json(request, GenerationRequest, FORM)
-        return Sent(asked, body if len(body) < LARGE else await asyncio.to_thread(_digest, body))
-    form = await _form(request, max_bytes)
-    try:
-        parts = [await _part(name, value) for name, value in form.multi_items()]
-    finally:
-        await form.close()
-    return await asyncio.to_thread(_read, parts)
+        return Sent(asked, await fingerprint(body))
+    return await asyncio.to_thread(_read, await read_parts(request, max_bytes))
+
+
+async def fingerprint(body: bytes) -> bytes:
+    """What the same body has again; hashed where that is shorter."""
+    return body if len(body) < LARGE else await asyncio.to_thread(_digest, body)
 
 
 class FormParser(MultiPartParser):
@@ -118,6 +122,20 @@ class Part(NamedTuple):
     is_file: bool
 
 
+async def read_parts(request: Request, max_bytes: int) -> list[Part]:
+    """The parts of a form, in order.
+
+    Raises:
+        BadRequest: the body is none.
+        InvalidRequest: a part is no text in the charset it declares.
+    """
+    form = await _form(request, max_bytes)
+    try:
+        return [await _part(name, value) for name, value in form.multi_items()]
+    finally:
+        await form.close()
+
+
 async def _part(name: str, value: str | UploadFile) -> Part:
     if isinstance(value, UploadFile):
         return Part(name, await value.read(), True)
@@ -125,31 +143,49 @@ async def _part(name: str, value: str | UploadFile) -> Part:
 
 
 def _read(parts: Sequence[Part]) -> Sent:
+    fields, files = sorted_out(parts, UPLOADED, TEXTS)
+    # Written again because only JSON is read without guessing at types.
+    return Sent(parsed(json.dumps(fields).encode(), GenerationRequest), seen(parts), files)
+
+
+def sorted_out(
+    parts: Sequence[Part], file_names: Collection[str], texts: Collection[str]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The fields of a form, and its files. `texts` are read as they are.
+
+    Raises:
+        BadRequest, InvalidRequest: as `read_sent`.
+    """
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     for name, content, is_file in parts:
         if name == BODY:
             _add(fields, _object(content))
         elif is_file:
-            _add_file(files, name, content)
+            _add_file(files, name, content, file_names)
         else:
-            _add(fields, _field(name, content.decode()))
+            _add(fields, field_of(name, content.decode(), texts))
     for name in files:
         _once(fields, name)
-    seen = b"".join(_digest(part.name.encode()) + _digest(part.content) for part in parts)
-    # Written again because only JSON is read without guessing at types.
-    return Sent(parsed(json.dumps(fields).encode(), GenerationRequest), seen, files)
+    return fields, files
+
+
+def seen(parts: Sequence[Part]) -> bytes:
+    """What the same form has again when it is sent again; its boundary differs."""
+    return b"".join(_digest(part.name.encode()) + _digest(part.content) for part in parts)
 
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _add_file(files: dict[str, bytes], name: str, content: bytes) -> None:
+def _add_file(
+    files: dict[str, bytes], name: str, content: bytes, file_names: Collection[str]
+) -> None:
     if not content:  # what a browser sends for a file that was not chosen
         return
-    if name not in UPLOADED:
-        known = ", ".join(UPLOADED)
+    if name not in file_names:
+        known = ", ".join(file_names)
         raise InvalidRequest(f"{name[:80]}: cannot be a file; these can: {known}", field=name[:80])
     _once(files, name)
     files[name] = content
@@ -166,11 +202,11 @@ def _object(content: bytes) -> dict[str, Any]:
     return found
 
 
-def _field(name: str, text: str) -> dict[str, Any]:
+def field_of(name: str, text: str, texts: Collection[str]) -> dict[str, Any]:
     """A field of a form: JSON if it can be read as such, else the text itself."""
     if not text and name not in MAY_BE_EMPTY:  # what a browser sends where nothing was filled in
         return {}
-    if name in TEXTS:
+    if name in texts:
         return {name: text}
     try:
         from_json(text, allow_inf_nan=False)

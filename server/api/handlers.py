@@ -1,9 +1,10 @@
-"""Errors as RFC 9457 problem documents. Routes raise; only this file builds error answers."""
+"""Errors as RFC 9457 problem documents, or in the words of the dialect whose door was used. Routes
+raise; only this file builds error answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,7 +12,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from server.api.a1111 import envelope as a1111
 from server.api.body import in_words
+from server.api.negotiation import JSON
+from server.api.openai import envelope as openai
 from server.errors import (
     BadRequest,
     DarkroomError,
@@ -22,6 +26,13 @@ from server.errors import (
 )
 
 PROBLEM_TYPE = "application/problem+json"
+
+Envelope = Callable[[DarkroomError], tuple[int, BaseModel, dict[str, str]]]
+DIALECTS: tuple[tuple[tuple[str, ...], Envelope], ...] = (
+    (("/v1/images/", "/v1/models"), openai.envelope),
+    (("/sdapi/", "/internal/"), a1111.envelope),
+)
+"""Beginnings of paths, and how an error is worded there."""
 
 
 class FieldProblem(BaseModel):
@@ -56,17 +67,18 @@ def problem(error: DarkroomError) -> Problem:
     )
 
 
-def problem_response(error: DarkroomError, headers: dict[str, str] | None = None) -> Response:
-    """The answer an error gets. What may work later says when."""
+def error_response(
+    path: str, error: DarkroomError, headers: dict[str, str] | None = None
+) -> Response:
+    """The answer an error gets at this path. What may work later says when."""
     headers = dict(headers or {})
     if error.retry_after is not None or isinstance(error, Unavailable):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1)))
-    return Response(
-        problem(error).model_dump_json(),
-        status_code=error.status,
-        media_type=PROBLEM_TYPE,
-        headers=headers,
-    )
+    for beginnings, envelope in DIALECTS:
+        if path.startswith(beginnings):
+            status, body, more = envelope(error)
+            return Response(body.model_dump_json(), status, headers | more, media_type=JSON)
+    return Response(problem(error).model_dump_json(), error.status, headers, PROBLEM_TYPE)
 
 
 def every_error(root: type[DarkroomError] = DarkroomError) -> Iterator[type[DarkroomError]]:
@@ -91,14 +103,14 @@ def add_handlers(app: FastAPI) -> None:
 
 async def _darkroom(request: Request, error: Exception) -> Response:
     assert isinstance(error, DarkroomError)
-    return problem_response(error)
+    return error_response(request.url.path, error)
 
 
 async def _validation(request: Request, error: Exception) -> Response:
     """Parameters of the path and the query; bodies are read by `body.read_json`."""
     assert isinstance(error, RequestValidationError)
     fields = [in_words(e | {"loc": e["loc"][1:]}) for e in error.errors()]
-    return problem_response(InvalidRequest.of(fields))
+    return error_response(request.url.path, InvalidRequest.of(fields))
 
 
 async def _router(request: Request, error: Exception) -> Response:
@@ -110,7 +122,7 @@ async def _router(request: Request, error: Exception) -> Response:
     }
     found = kinds.get(error.status_code, BadRequest(str(error.detail)))
     headers = {"Allow": _allowed(request)} if isinstance(found, MethodNotAllowed) else {}
-    return problem_response(found, headers)
+    return error_response(path, found, headers)
 
 
 def _allowed(request: Request) -> str:

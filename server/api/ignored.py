@@ -10,6 +10,7 @@ from server.catalog import Catalog
 from server.chunks import about
 from server.emphasis import read
 from server.spec import TAKES_ETA, AnySpec, SdxlConditioning, Task, Warn
+from server.stages import checkpoints
 
 SCORES = ("aesthetic_score", "negative_aesthetic_score")
 NEGATIVES = tuple(name for name in SdxlConditioning.model_fields if name.startswith("negative_"))
@@ -20,6 +21,10 @@ def ignored(asked: GenerationRequest, wanted: AnySpec, catalog: Catalog) -> Iter
     """Each of them, once."""
     yield from _told_to_others(asked, wanted, catalog)
     yield from _unread(wanted)
+    if asked.previews and not wanted.previews:
+        hiding = next(name for name in checkpoints(wanted) if catalog[name].safety.hides)
+        why = f"{hiding} shows no picture before its safety checker has seen it"
+        yield _warning("previews", f"previews: {why}")
     if wanted.refiner is not None and wanted.refiner.switch_at < 1:
         assert asked.refiner is not None
         if asked.refiner.strength is not None:

@@ -62,10 +62,10 @@ async def get_image(
 ) -> Response:
     """One picture of a generation that succeeded."""
     generation = await gate.broker.get(id, owner=owner)
-    image = _image(generation, index)
+    image = finished_image(generation, index)
     etag = f'"{image.sha256}"'
     headers = {"ETag": etag, "Cache-Control": FOREVER}
-    if _known(",".join(request.headers.getlist("if-none-match")), etag):
+    if known(",".join(request.headers.getlist("if-none-match")), etag):
         return Response(status_code=304, headers=headers)
     form = generation.spec.output_format
     headers["Content-Disposition"] = f'inline; filename="{id}-{index}.{form.value}"'
@@ -81,7 +81,8 @@ async def read_image(store: ImageStore, key: str) -> bytes:
         raise Gone(error.message) from error
 
 
-def _image(generation: Generation, index: int) -> ImageInfo:
+def finished_image(generation: Generation, index: int) -> ImageInfo:
+    """Raises NotFound where there is no such picture, or none yet."""
     if generation.status is not GenerationState.SUCCEEDED:
         raise NotFound(f"{generation.id} has no images: it is {generation.status}")
     if not 0 <= index < len(generation.images):
@@ -90,7 +91,7 @@ def _image(generation: Generation, index: int) -> ImageInfo:
     return generation.images[index]
 
 
-def _known(if_none_match: str, etag: str) -> bool:
+def known(if_none_match: str, etag: str) -> bool:
     """Weak comparison, as RFC 9110 has it for this header."""
     tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
     return "*" in tags or etag in tags

@@ -13,19 +13,23 @@ from functools import cache
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.handlers import problem_response
-from server.errors import BodyTooLarge, DarkroomError
+from server.api.handlers import error_response
+from server.errors import BodyTooLarge, CrossSite, DarkroomError
 from server.metrics import GatewayMetrics
 from server.spec import GENERATION_ID
 
 log = logging.getLogger("darkroom.api")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
+CROSS_SITE = (b"sec-fetch-site", b"cross-site")
 SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-STRICT = [*SECURITY, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
+POLICY = b"content-security-policy"
+STRICT = [*SECURITY, (POLICY, b"default-src 'none'; frame-ancestors 'none'")]
+"""Of all that is no page; a page says its own policy."""
 UNCACHED = (b"cache-control", b"no-store")
 CLIENT_GONE = 499
 """What nginx logs for a client that left before it was answered."""
@@ -50,7 +54,7 @@ class BodyLimit:
         if not length.isdigit():
             return await self._app(scope, self._counted(receive), send)
         if int(length.lstrip(b"0")[:20] or b"0") > self._max:
-            response = problem_response(self._refusal(), {"Connection": "close"})
+            response = error_response(scope["path"], self._refusal(), {"Connection": "close"})
             return await response(scope, receive, send)
         return await self._app(scope, receive, send)  # the server holds bodies to their length
 
@@ -69,6 +73,21 @@ class BodyLimit:
 
     def _refusal(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than {self._max:,} bytes")
+
+
+class OwnSite:
+    """Refuses what a page of another site has a browser send. Such a page may not read answers, but
+    without this it could have things drawn, or deleted, by whoever opens it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Programs that are no browsers send no such header, and pass."""
+        changes = scope["type"] == "http" and scope["method"] not in READS
+        if changes and CROSS_SITE in scope["headers"]:
+            return await error_response(scope["path"], _FOREIGN)(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class Boundary:
@@ -104,7 +123,8 @@ class Boundary:
         except Exception:  # the last chance to answer; the traceback is for the log alone
             log.exception("an unexpected error", extra=_generation(scope))
             if not status:
-                await problem_response(_UNEXPECTED)(scope, receive, finished)
+                answer = error_response(scope["path"], _UNEXPECTED)
+                await answer(scope, receive, finished)
         finally:
             self._tell(scope, status, time.perf_counter() - began)
 
@@ -123,14 +143,15 @@ class Boundary:
             log.handle(record)
 
 
+_FOREIGN = CrossSite("a page of another site must not do this; call from your own server instead")
 _UNEXPECTED = DarkroomError("something went wrong on our side; the server's log says what")
 
 
 def _add_headers(message: Message, path: str) -> None:
     headers: list[tuple[bytes, bytes]] = message["headers"]
-    cached = any(name == b"cache-control" for name, _ in headers)
-    headers += SECURITY if path == DOCS else STRICT
-    if not cached:
+    said = {name for name, _ in headers}
+    headers += SECURITY if path == DOCS or POLICY in said else STRICT
+    if b"cache-control" not in said:
         headers.append(UNCACHED)
 
 

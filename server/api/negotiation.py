@@ -1,13 +1,17 @@
-"""The request headers with a grammar of their own: `Accept` (RFC 9110), `Prefer` (RFC 7240)."""
+"""The request headers with a grammar of their own: `Accept` (RFC 9110), `Prefer` (RFC 7240),
+`Idempotency-Key`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.errors import NotAcceptable
+from fastapi import Request
+
+from server.errors import BadRequest, NotAcceptable
 from server.spec import OutputFormat
 
 JSON = "application/json"
+MAX_KEY_CHARACTERS = 255
 
 
 def accepted_format(accept: str, formats: Sequence[OutputFormat]) -> OutputFormat | None:
@@ -39,6 +43,21 @@ def wait_seconds(prefer: str) -> int | None:
             readable = seconds.isascii() and seconds.isdigit() and len(seconds) < 10
             return int(seconds) if readable else None
     return None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key, if there is one.
+
+    Raises:
+        BadRequest: it is none that could be kept.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= MAX_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
+        rule = f"1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
+        raise BadRequest(f"Idempotency-Key: must be {rule}", field="Idempotency-Key")
+    return key
 
 
 def _range(text: str) -> tuple[str, float]:

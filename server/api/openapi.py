@@ -10,10 +10,23 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from server.api.a1111.envelope import A1111Error
+from server.api.a1111.schemas import (
+    ExtraBatchSent,
+    ExtraSent,
+    Options,
+    PictureSent,
+    PngSent,
+    TaskSent,
+    TextSent,
+)
 from server.api.examples import REQUESTS
 from server.api.forms import BODY, FORM
 from server.api.handlers import PROBLEM_TYPE, Problem, problem
 from server.api.negotiation import JSON
+from server.api.openai.envelope import OpenAIFailure
+from server.api.openai.requests import EditRequest, ImagesRequest, VariationRequest
+from server.api.recipes import ReplayRequest
 from server.api.schemas import GenerationRequest
 from server.api.tokenizers import TokenizeRequest
 from server.errors import DarkroomError
@@ -22,7 +35,24 @@ from server.spec import UPLOADED
 Responses = dict[int | str, dict[str, Any]]
 
 REF = "#/components/schemas/{model}"
-UNSEEN: tuple[type[BaseModel], ...] = (GenerationRequest, TokenizeRequest, Problem)
+UNSEEN: tuple[type[BaseModel], ...] = (
+    GenerationRequest,
+    ReplayRequest,
+    TokenizeRequest,
+    Problem,
+    ImagesRequest,
+    EditRequest,
+    VariationRequest,
+    OpenAIFailure,
+    TextSent,
+    PictureSent,
+    Options,
+    ExtraSent,
+    ExtraBatchSent,
+    PngSent,
+    TaskSent,
+    A1111Error,
+)
 """Models that no route has in its signature."""
 
 DESCRIPTION = """Darkroom draws pictures with Stable Diffusion.
@@ -32,6 +62,8 @@ record. Errors are problem documents (RFC 9457) with a stable `code`.
 """
 TAGS = [
     {"name": "generations", "description": "Submit, look, list, follow, cancel, delete."},
+    {"name": "openai", "description": "The same, as OpenAI's clients ask for it."},
+    {"name": "a1111", "description": "The same, as clients of the A1111 web UI ask for it."},
     {"name": "system", "description": "What can be asked for, and how long it would take."},
     {"name": "health", "description": "For the machines that look after this one."},
 ]
@@ -112,7 +144,7 @@ class DocumentedApp(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             for route in self.routes:
-                if isinstance(route, APIRoute):
+                if isinstance(route, APIRoute) and route.include_in_schema:
                     for method in route.methods or ():
                         operation = document["paths"][route.path_format][method.lower()]
                         _correct(operation["responses"], route.responses)
@@ -122,9 +154,10 @@ class DocumentedApp(FastAPI):
 def _correct(told: dict[str, Any], declared: Responses) -> None:
     """FastAPI claims its own 422 for every route with a parameter, which we never send, and
     drops what is null from examples."""
-    if JSON in told.get("422", {}).get("content", {}):
+    if JSON in told.get("422", {}).get("content", {}) and "422" not in map(str, declared):
         del told["422"]
     for status, good in declared.items():
         for kind, content in good.get("content", {}).items():
-            if "example" in content:
-                told[str(status)]["content"][kind]["example"] = content["example"]
+            for name in ("example", "examples"):
+                if name in content:
+                    told[str(status)]["content"][kind][name] = content[name]

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from server.broker import Generation
+from server.recipe import Looks
 from server.spec import (
     SPEC,
     WITHOUT_KEYS,
@@ -48,6 +49,10 @@ class ImageRecord(BaseModel):
     sha256: str = Field(description="Of the encoded file; also its ETag.")
     nsfw: bool | None = Field(description="null where nothing checked it.")
     varied: dict[str, float | int | str] = Field(description="Of a sweep's picture: its values.")
+    pixels_sha256: str = Field(
+        description="Of its pixels as drawn, whatever the file; empty of earlier versions."
+    )
+    manifest: str = Field(description="Where to get what draws it again.")
 
 
 class PictureRecord(BaseModel):
@@ -103,6 +108,27 @@ class StageRecord(BaseModel):
     metrics: Metrics | None
 
 
+class ExpectedRecord(BaseModel):
+    """The picture of before."""
+
+    sha256: str | None = Field(description="Of its file; null where that is not known.")
+    pixels_sha256: str | None = Field(description="Of its pixels; null where that is not known.")
+
+
+class ReplayRecord(BaseModel):
+    """How a picture that was drawn again compares."""
+
+    expected: ExpectedRecord
+    equal: bool | None = Field(
+        description="Whether every pixel is the same; null until it is finished, or where nothing "
+        "is known of the picture of before."
+    )
+    alike: bool | None = Field(
+        description="Whether it is the same picture but for rounding: others that are drawn "
+        "together with it, or another device, may change some pixels by one."
+    )
+
+
 class Urls(BaseModel):
     """Where to go from here."""
 
@@ -134,6 +160,9 @@ class GenerationRecord(BaseModel):
         description="What each checkpoint draws, in order; most generations have one."
     )
     metrics: Metrics | None = Field(description="Of all stages together.")
+    replay: ReplayRecord | None = Field(
+        None, description="Of what was submitted to `POST /v1/generations/replay`."
+    )
     error: Failure | None
     urls: Urls
 
@@ -175,9 +204,26 @@ def record_of(
         grid=grids[0] if grids else None,
         stages=_stages(generation),
         metrics=generation.metrics,
+        replay=_replay(generation),
         error=generation.error,
         urls=Urls(self=here, cancel=f"{here}/cancel", events=f"{here}/events"),
     )
+
+
+def _replay(generation: Generation) -> ReplayRecord | None:
+    again = generation.replay
+    if again is None:
+        return None
+    equal = alike = None
+    if generation.images:
+        made = generation.images[-1]  # of a sweep, its grid
+        same_file = again.sha256 == made.sha256 or None  # the same picture may be another file
+        old, new = Looks(again.pixels_sha256, again.thumbnail), Looks.of(made)
+        equal, alike = same_file or old.same(new), same_file or old.alike(new)
+    expected = ExpectedRecord(
+        sha256=again.sha256 or None, pixels_sha256=again.pixels_sha256 or None
+    )
+    return ReplayRecord(expected=expected, equal=equal, alike=alike)
 
 
 def _shown(spec: AnySpec) -> SpecRecord:
@@ -243,4 +289,6 @@ def _image(here: str, index: int, image: ImageInfo) -> ImageRecord:
         sha256=image.sha256,
         nsfw=image.nsfw,
         varied=image.varied,
+        pixels_sha256=image.pixels_sha256,
+        manifest=f"{here}/images/{index}/manifest",
     )

@@ -34,6 +34,7 @@ from server.spec import (
     Upscale,
     Warn,
 )
+from server.stages import checkpoints
 
 SPECS: dict[Task, type[AnySpec]] = {
     Task.TEXT_TO_IMAGE: TextToImage,
@@ -129,7 +130,10 @@ def _wanted(asked: GenerationRequest, card: Card, catalog: Catalog, uploads: Upl
     fields |= chains.resolved(asked, fields, card, catalog)
     if any(catalog[name].family == "sdxl" for name in chains.checkpoints(asked, card)):
         fields["sdxl"] = _sdxl(asked, fields, card)
-    return kind(**fields)
+    wanted = kind(**fields)
+    if any(catalog[name].safety.hides for name in checkpoints(wanted)):
+        return wanted.model_copy(update={"previews": 0})
+    return wanted
 
 
 def _spacing(samplers: Sequence[Sampler], card: Card) -> Sigmas:

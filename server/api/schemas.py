@@ -5,7 +5,7 @@ Whatever is left out or null comes from the checkpoint's card; `resolve.py` puts
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,7 @@ from pydantic_core import PydanticUseDefault
 from server.api.examples import REQUEST
 from server.spec import (
     ADAPTER_NAME,
+    MAX_PREVIEWS,
     MAX_SEED,
     Enlarged,
     LongPrompts,
@@ -46,7 +47,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _said(value: Any) -> Any:
+def said(value: Any) -> Any:
     """null is as good as left out, as it is for the fields whose default is a card's."""
     if value is None:
         raise PydanticUseDefault
@@ -61,7 +62,7 @@ class LoraRequest(Asked):
         description="A file of the models' `Lora` folder, without its suffix.",
         examples=["pixel-art"],
     )
-    scale: Annotated[float, BeforeValidator(_said, json_schema_input_type=float | None)] = Field(
+    scale: Annotated[float, BeforeValidator(said, json_schema_input_type=float | None)] = Field(
         1.0, ge=-10, le=10, description="How strongly it acts."
     )
 
@@ -151,6 +152,20 @@ class SweepRequest(Asked):
         return tuple((name, getattr(self, name)) for name in self._order)
 
 
+class WebhookRequest(Asked):
+    """Whom to tell that it has ended: a signed POST, tried again until it is taken."""
+
+    url: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="An http or https address that is public, or that the operator has allowed.",
+        examples=["https://shop.example/hooks/pictures"],
+    )
+    states: list[Literal["succeeded", "failed", "canceled", "expired"]] | None = Field(
+        None, min_length=1, description="Only if it ends in one of these; however it ends."
+    )
+
+
 Pixels = Annotated[int, Field(ge=0, le=MAX_SDXL_PIXELS)]
 SizeRequest = tuple[Pixels, Pixels]
 
@@ -161,7 +176,7 @@ class GenerationRequest(Asked):
 
     model_config = ConfigDict(json_schema_extra={"examples": [REQUEST]})
 
-    task: Annotated[Task, BeforeValidator(_said, json_schema_input_type=Task | None)] = Field(
+    task: Annotated[Task, BeforeValidator(said, json_schema_input_type=Task | None)] = Field(
         Task.TEXT_TO_IMAGE, description="What kind of generation this is."
     )
     checkpoint: str | None = Field(
@@ -297,7 +312,17 @@ class GenerationRequest(Asked):
     sweep: SweepRequest | None = Field(
         None, description="Vary one or two fields; num_images follows from it."
     )
-    strict: Annotated[bool, BeforeValidator(_said, json_schema_input_type=bool | None)] = Field(
+    webhook: WebhookRequest | None = Field(
+        None, description="Called when it has ended; needs a server that has a secret to sign with."
+    )
+    previews: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_PREVIEWS,
+        description="How many times, at most, each image is shown while it is drawn, evenly spread "
+        "over its steps; 0 by default.",
+    )
+    strict: Annotated[bool, BeforeValidator(said, json_schema_input_type=bool | None)] = Field(
         False,
         description="Refuse the request instead of warning; what only the worker sees, such as a "
         "prompt that it would cut, fails the generation.",

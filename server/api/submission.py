@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from server.api import openapi
-from server.api.adapters import check_names
+from server.api.acceptance import accept, refusals_counted
 from server.api.deps import Gateway, caller, gateway
 from server.api.examples import QUEUED as QUEUED_EXAMPLE
 from server.api.examples import RECORD as EXAMPLE
-from server.api.forms import read_sent
-from server.api.handlers import error_of, problem_response
+from server.api.forms import Sent, read_sent
+from server.api.handlers import error_of, error_response
 from server.api.images import read_image
-from server.api.inputs import WHITE
-from server.api.negotiation import JSON, accepted_format, wait_seconds
+from server.api.negotiation import JSON, accepted_format, idempotency_key, wait_seconds
 from server.api.records import ROOT, GenerationRecord, address
-from server.api.resolve import to_spec
 from server.api.schemas import GenerationRequest
-from server.api.uploads import MASK, discard, read_pictures, sent_pictures, store
-from server.broker import Generation, Idempotency
+from server.broker import Generation, Idempotency, Replay
 from server.catalog import Card
 from server.errors import (
     BadRequest,
     BodyTooLarge,
     BrokerUnavailable,
     Canceled,
-    DarkroomError,
     DeadlineExceeded,
     GenerationFailed,
     Gone,
@@ -48,12 +42,7 @@ from server.errors import (
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
-from server.spec import AnySpec, GenerationState, OutputFormat, Upload, new_generation_id
-from server.stages import checkpoints
-
-MAX_KEY_CHARACTERS = 255
-LONG = 4096
-"""Characters of prompts that are read in a few milliseconds at most."""
+from server.spec import GenerationState, OutputFormat, Warn
 
 ENDINGS = (GenerationFailed, OutOfMemory, NotFinite, Quarantined, Canceled, DeadlineExceeded)
 
@@ -70,7 +59,7 @@ class DirectRoute(APIRoute):
 
 router = APIRouter(prefix=ROOT, tags=["generations"], route_class=DirectRoute)
 
-_HEADERS = [
+HEADERS = [
     openapi.header(
         "Prefer",
         "`wait=SECONDS` holds the answer back until the generation is terminal or the time is up.",
@@ -118,7 +107,7 @@ _SUBMITTED: dict[int, dict[str, Any]] = {
         Gone,
         *ENDINGS,
     ),
-    openapi_extra=_SUBMIT | {"parameters": _HEADERS},
+    openapi_extra=_SUBMIT | {"parameters": HEADERS},
 )
 async def create_generation(request: Request) -> Response:
     """Check a generation in full, then queue it.
@@ -127,15 +116,27 @@ async def create_generation(request: Request) -> Response:
     and asking again is safe with an Idempotency-Key only.
     """
     gate, owner = await gateway(request), await caller(request)
-    try:
-        generation, made, form = await _accepted(request, gate, owner)
-    except DarkroomError as error:
-        gate.metrics.generations_refused_total.labels(error.code).inc()
-        raise
+    with refusals_counted(gate):
+        sent = await read_sent(request, gate.max_body_bytes)
+        queued = await submitted(request, gate, owner, sent)
+    return await answered(request, gate, owner, queued)
+
+
+class Queued(NamedTuple):
+    """What came of a request."""
+
+    generation: Generation
+    made: bool
+    """Now; not by an earlier request with the same Idempotency-Key."""
+    form: OutputFormat | None
+    """Of the picture to answer with."""
+
+
+async def answered(request: Request, gate: Gateway, owner: str, queued: Queued) -> Response:
+    """The record, or the picture, at once or as late as the request prefers."""
+    generation, made, form = queued
     headers = {"Location": address(generation.id)}
-    if made:
-        gate.metrics.generations_accepted_total.labels(generation.spec.checkpoint).inc()
-    else:
+    if not made:
         headers["Idempotent-Replayed"] = "true"
     if (seconds := _patience(request, gate, form)) is not None:
         headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -150,70 +151,31 @@ async def create_generation(request: Request) -> Response:
     )
 
 
-async def _accepted(
-    request: Request, gate: Gateway, owner: str
-) -> tuple[Generation, bool, OutputFormat | None]:
-    """What was queued, whether it was now, and the format of the picture to answer with."""
-    sent = await read_sent(request, gate.max_body_bytes)
+async def submitted(
+    request: Request,
+    gate: Gateway,
+    owner: str,
+    sent: Sent,
+    *,
+    noted: Sequence[Warn] = (),
+    replay: Replay | None = None,
+) -> Queued:
+    """What was sent, queued as the headers ask for; the rest is as in `accept`.
+
+    Raises:
+        DarkroomError: as `accept`.
+    """
     asked, body, card = sent.asked, sent.body, gate.card(sent.asked.checkpoint)
-    accept = ",".join(request.headers.getlist("accept"))
-    form = accepted_format(accept, _formats(asked, card))
+    liked = ",".join(request.headers.getlist("accept"))
+    form = accepted_format(liked, _formats(asked, card))
     if form is not None:
         asked = asked.model_copy(update={"output_format": form})
         body += form.encode()  # another picture format is another request
-    limit = card.limits.max_input_pixels
-    pictures = await read_pictures(sent_pictures(asked, sent.files), gate.decoders, limit)
-    id = new_generation_id()
-    uploads = {field: picture.upload(id, field) for field, picture in pictures.items()}
-    brightest = pictures[MASK].brightest if MASK in pictures else WHITE
-    resolved = partial(to_spec, asked, card, gate.catalog, uploads, brightest)
-    spec, warnings = await asyncio.to_thread(resolved) if _is_long(asked) else resolved()
-    await check_names(spec, gate.models)
     key = _idempotency(request, body)
-    await store(gate.store, uploads, pictures)
-    submit = partial(gate.broker.submit, spec, owner=owner, id=id, warnings=warnings)
-    generation, made = await _submitted(gate, spec, uploads, submit(idempotency=key))
-    return generation, made, form
-
-
-async def _submitted(
-    gate: Gateway,
-    spec: AnySpec,
-    uploads: Mapping[str, Upload],
-    submitting: Awaitable[tuple[Generation, bool]],
-) -> tuple[Generation, bool]:
-    """What comes of it. Pictures are kept only where something was queued with them."""
-    try:
-        generation, made = await submitting
-    except BrokerUnavailable:
-        raise  # It may have been accepted: then its worker needs what was stored.
-    except NoWorker as error:
-        await discard(gate.store, uploads)
-        raise await _unserved(gate, spec, error) from None
-    except DarkroomError:
-        await discard(gate.store, uploads)
-        raise
-    if not made:
-        await discard(gate.store, uploads)
-    return generation, made
-
-
-async def _unserved(gate: Gateway, spec: AnySpec, error: NoWorker) -> NoWorker:
-    """The error, and what can be done: ask for what is served, or serve what was asked for."""
-    served = await gate.served()
-    if served is None:
-        return error
-    ready = ", ".join(name for name, is_ready in served.items() if is_ready) or "none"
-    missing = [name for name in checkpoints(spec) if not served[name]]
-    start = (f"`darkroom worker --checkpoint {name}`" for name in missing)
-    message = "; start ".join([f"{error.message}; served now: {ready}", *start])
-    return NoWorker(message, field=error.field, retry_after=error.retry_after)
-
-
-def _is_long(asked: GenerationRequest) -> bool:
-    """Whether it takes so long to read its brackets that other requests would notice."""
-    texts = asked.prompt, asked.negative_prompt, asked.prompt_2, asked.negative_prompt_2
-    return sum(len(text) for text in texts if text) > LONG
+    generation, made = await accept(
+        gate, owner, asked, sent.files, idempotency=key, noted=noted, replay=replay
+    )
+    return Queued(generation, made, form)
 
 
 def _formats(asked: GenerationRequest, card: Card) -> list[OutputFormat]:
@@ -224,13 +186,8 @@ def _formats(asked: GenerationRequest, card: Card) -> list[OutputFormat]:
 
 
 def _idempotency(request: Request, body: bytes) -> Idempotency | None:
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= MAX_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
-        rule = f"1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
-        raise BadRequest(f"Idempotency-Key: must be {rule}", field="Idempotency-Key")
-    return Idempotency.of(key, body)
+    key = idempotency_key(request)
+    return None if key is None else Idempotency.of(key, body)
 
 
 def _patience(request: Request, gate: Gateway, form: OutputFormat | None) -> float | None:
@@ -251,7 +208,7 @@ async def _picture(gate: Gateway, generation: Generation, headers: dict[str, str
         failure = generation.error
         ended = f"{generation.id} was {generation.status}"
         error = error_of(failure.code, failure.message) if failure else Canceled(ended)
-        return problem_response(error, headers)
+        return error_response(ROOT, error, headers)
     images = generation.images
     index = next((i for i, image in enumerate(images) if image.grid), 0)
     headers |= {

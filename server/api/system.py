@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,6 +61,17 @@ QUEUE_EXAMPLE = {
     "draining_workers": 0,
     "capacity": 16,
     "wait_seconds": 4.75,
+    "workers": [
+        {
+            "name": "host-4711-b423ae",
+            "device": "cuda:0",
+            "state": "ready",
+            "capacity": 16,
+            "images": 16,
+            "step_rows": 32,
+            "step_seconds": 0.412,
+        }
+    ],
 }
 
 
@@ -105,6 +116,22 @@ class SamplerList(BaseModel):
     samplers: tuple[SamplerRecord, ...]
 
 
+class WorkerRecord(BaseModel):
+    """A worker, as it said within the last seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    device: str
+    state: Literal["ready", "draining"]
+    capacity: int = Field(description="Images it holds in flight at most.")
+    images: int = Field(description="Images it is denoising.")
+    step_rows: int = Field(
+        description="Samples in its last step, two for a guided image; 0 while it is idle."
+    )
+    step_seconds: float = Field(description="How long that step took; 0 while it is idle.")
+
+
 class QueueRecord(BaseModel):
     """One checkpoint's queue."""
 
@@ -117,6 +144,7 @@ class QueueRecord(BaseModel):
     wait_seconds: float | None = Field(
         description="Predicted seconds until one submitted now is finished; null without a measure."
     )
+    workers: tuple[WorkerRecord, ...]
 
 
 class QueueList(BaseModel):
@@ -237,6 +265,7 @@ def _queue(queue: QueueInfo) -> QueueRecord:
         draining_workers=len(queue.workers) - len(ready),
         capacity=sum(worker.capacity for worker in ready),
         wait_seconds=queue.wait_seconds(queue.running + queue.queued + 1),
+        workers=tuple(map(WorkerRecord.model_validate, queue.workers)),
     )
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from server.api.inputs import WHITE
 from server.api.schemas import GenerationRequest
 from server.errors import FieldError, InvalidSpec, Unavailable
-from server.pixels import BadPicture, brightest, open_picture
-from server.spec import UPLOADED, Upload
+from server.pixels import BadPicture, brightest, open_picture, size_of
+from server.spec import UPLOADED, Size, Upload
 from server.storage import ImageStore
 
 DATA_URI = re.compile(r"data:([^,;]{0,80})[^,]{0,200},", re.IGNORECASE)
@@ -115,14 +115,27 @@ def read_picture(content: str | bytes, max_pixels: int, *, is_mask: bool = False
     Raises:
         BadPicture: it is none; the message goes on from the name of its field.
     """
-    data = content if isinstance(content, bytes) else _decoded(content)
+    data = content if isinstance(content, bytes) else decoded(content)
     with open_picture(data, max_pixels) as opened:
         most = brightest(opened) if is_mask else WHITE
         sha256 = hashlib.sha256(data).hexdigest()
         return Picture(data, sha256, opened.width, opened.height, most)
 
 
-def _decoded(text: str) -> bytes:
+def glimpsed(content: str | bytes) -> Size | None:
+    """The size of a picture without decoding it; None where it is none."""
+    try:
+        return size_of(content if isinstance(content, bytes) else decoded(content))
+    except BadPicture:
+        return None
+
+
+def decoded(text: str) -> bytes:
+    """The bytes of a file in base64, alone or as a data URI.
+
+    Raises:
+        BadPicture: it is neither.
+    """
     start = 0
     if text[:5].lower() == "data:":
         start = _data_uri(text)

@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import redis
 import redis.retry
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
 from rq import Queue
 
-from server.broker import control, keys, submit
+from server.broker import attendance, control, keys, previews, submit
+from server.broker.deliveries import Deliveries
 from server.broker.hub import Hub
 from server.broker.leftovers import Discard, Leftovers, keep
 from server.broker.pages import Cursor, read_page
+from server.broker.patience import TIMEOUT_SECONDS, translated
 from server.broker.pool import QueueingPool
 from server.broker.queues import QueueInfo, read_queues
-from server.broker.record import Generation
+from server.broker.record import Generation, Replay, Webhook
+from server.broker.sessions import Sessions
 from server.errors import (
-    BrokerUnavailable,
     DarkroomError,
     Gone,
     IdempotencyConflict,
@@ -40,13 +40,6 @@ from server.errors import (
     QueueFull,
 )
 from server.spec import TERMINAL, AnySpec, GenerationState, Warn, new_generation_id
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-TIMEOUT_SECONDS = 0.8
-PATIENCE_SECONDS = 1.7
-"""A command is tried twice, but a caller knows within two seconds that Redis is away."""
 
 LOOK_SECONDS = 5.0
 """Who waits looks at least this often: a subscription can die without a word."""
@@ -59,21 +52,6 @@ class Event:
     id: str
     event: str
     data: dict[str, Any]
-
-
-def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Turn what Redis raises into `BrokerUnavailable`, at this one seam."""
-
-    @functools.wraps(method)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await method(*args, **kwargs)
-        except (RedisError, OSError) as error:
-            reason = "the queue cannot be reached, or refuses writes"
-            raise BrokerUnavailable(reason, retry_after=2.0) from error
-
-    return call
 
 
 class Broker:
@@ -109,6 +87,8 @@ class Broker:
         self._retention = retention_seconds
         self._leftovers = Leftovers(discard)
         self.hub = Hub(self._subscriber)
+        self.deliveries = Deliveries(self._redis)
+        self.sessions = Sessions(self._redis)
 
     async def start(self) -> None:
         """Begin to listen for changes."""
@@ -131,6 +111,8 @@ class Broker:
         id: str | None = None,
         warnings: tuple[Warn, ...] = (),
         idempotency: submit.Idempotency | None = None,
+        webhook: Webhook | None = None,
+        replay: Replay | None = None,
     ) -> tuple[Generation, bool]:
         """Accept a generation, or find the one this Idempotency-Key made before.
 
@@ -150,6 +132,8 @@ class Broker:
             spec=spec,
             created_at=time.time(),
             warnings=warnings,
+            webhook=webhook,
+            replay=replay,
         )
         names, values = submit.arguments(
             fresh,
@@ -282,6 +266,27 @@ class Broker:
         )
         self._leftovers.clear(ended)
         return await self.get(id, owner=owner)
+
+    @translated
+    async def preview(self, id: str, index: int) -> bytes | None:
+        """The newest preview of an image, a JPEG; None where there is none, or none any more.
+        Whose generation it is was asked before."""
+        return await previews.newest(self._redis, id, index)
+
+    @translated
+    async def attend(self, id: str, waiter: str, *, seconds: float) -> None:
+        """`waiter` waits for it with an open connection, for so long at most."""
+        await attendance.attend(self._redis, id, waiter, seconds=seconds)
+
+    @translated
+    async def leave(self, id: str, waiter: str) -> None:
+        """`waiter` waits no more."""
+        await attendance.leave(self._redis, id, waiter)
+
+    @translated
+    async def attended(self, id: str) -> bool:
+        """Whether anybody waits for it, at any gateway."""
+        return await attendance.attended(self._redis, id)
 
     @translated
     async def remove(self, generation: Generation) -> None:

@@ -48,7 +48,10 @@ def expire(connection: Redis, generation: Generation, *, retention: int) -> Gene
 def remove(connection: Redis, generation: Generation, *, retention: int) -> None:
     """Leave a tombstone where the record was, so that later reads answer 410, then forget it."""
     with connection.pipeline() as pipe:
-        pipe.delete(keys.generation(generation.id), keys.events(generation.id))
+        id = generation.id
+        pipe.delete(keys.generation(id), keys.events(id), keys.attempts(id))
+        pipe.delete(*(keys.preview(id, index) for index in range(generation.spec.num_images)))
+        pipe.zrem(keys.DELIVERIES, id)
         pipe.hset(keys.generation(generation.id), "deleted_at", repr(time.time()))
         pipe.expire(keys.generation(generation.id), retention)
         pipe.zrem(keys.owned(generation.owner), generation.id)

@@ -124,7 +124,8 @@ def ended(
     retention: int,
     error: Failure | None = None,
 ) -> None:
-    """The terminal state; from now on the record has a time to live."""
+    """The terminal state; from now on the record has a time to live, and its webhook is due if it
+    has one."""
     fields: Fields = {"status": state.value, "finished_at": repr(at)}
     if error is not None:
         fields["error"] = error.model_dump_json()
@@ -133,6 +134,7 @@ def ended(
     announce(pipe, id, "done", {"status": state.value})
     pipe.expire(keys.generation(id), retention)
     pipe.expire(keys.events(id), retention)
+    pipe.zadd(keys.DELIVERIES, {id: at}, xx=True)
 
 
 def alive(pipe: Pipeline, worker: WorkerInfo, *, ttl_ms: int, served_seconds: float) -> None:

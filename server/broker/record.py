@@ -27,7 +27,28 @@ WARNINGS: TypeAdapter[tuple[Warn, ...]] = TypeAdapter(tuple[Warn, ...])
 IMAGES: TypeAdapter[tuple[ImageInfo, ...]] = TypeAdapter(tuple[ImageInfo, ...])
 METRICS: TypeAdapter[tuple[Metrics, ...]] = TypeAdapter(tuple[Metrics, ...])
 
-JSON_FIELDS = ("images", "metrics", "stage_metrics", "handed", "error", "spec")
+JSON_FIELDS = ("images", "metrics", "stage_metrics", "handed", "error", "spec", "webhook", "replay")
+
+
+class Webhook(Frozen):
+    """Whom to tell that it has ended."""
+
+    url: str
+    """Without credentials: those would be refused."""
+    states: tuple[GenerationState, ...] = ()
+    """Only if it ended in one of them; empty: however it ended."""
+
+    def wants(self, state: GenerationState) -> bool:
+        """Whether this end is to be told."""
+        return not self.states or state in self.states
+
+
+class Replay(Frozen):
+    """What it was asked to draw again; empty where that is not known."""
+
+    sha256: str = ""
+    pixels_sha256: str = ""
+    thumbnail: str = ""
 
 
 class Generation(Frozen):
@@ -53,6 +74,9 @@ class Generation(Frozen):
     """When it joined the queue of its present stage; None: when it was accepted."""
     error: Failure | None = None
     cancel_requested: bool = False
+    webhook: Webhook | None = None
+    replay: Replay | None = None
+    """What to compare it with, where it draws something again."""
     ahead: int | None = None
     """How many were before it in the queue when it was accepted. Not kept."""
 
@@ -96,7 +120,7 @@ class Generation(Frozen):
 
     def to_hash(self) -> dict[str, str]:
         """Fields of a fresh record; what happens later is written field by field by `delivery`."""
-        return {
+        fields = {
             "id": self.id,
             "owner": self.owner,
             "status": self.status,
@@ -104,6 +128,11 @@ class Generation(Frozen):
             "spec": SPEC.dump_json(self.spec).decode(),
             "warnings": WARNINGS.dump_json(self.warnings).decode(),
         }
+        if self.webhook is not None:
+            fields["webhook"] = self.webhook.model_dump_json()
+        if self.replay is not None:
+            fields["replay"] = self.replay.model_dump_json()
+        return fields
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> Generation:
@@ -155,6 +184,12 @@ class WorkerInfo(Frozen):
     in_flight: int
     pace_seconds: float
     """Seconds of engine time one generation has cost lately; 0 before the first."""
+    # With a default, as every field that comes later: a worker of before says nothing of it.
+    images: int = 0
+    """Images being denoised."""
+    step_rows: int = 0
+    """Of the last step; 0 while there is nothing to step."""
+    step_seconds: float = 0.0
 
     def to_hash(self) -> dict[str, str]:
         """Fields as Redis keeps them."""

@@ -13,6 +13,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -36,20 +37,27 @@ DRAW = "darkroom.draw"
 """The only job label a worker accepts. It is a name in an allow-list, never imported."""
 
 SCRIPT = """
--- KEYS: generation, job, queue, rq's set of queues, owner's list, events, idempotency,
+-- KEYS: generation, job, queue, rq's set of queues, owner's list, events, idempotency, deliveries,
 --       served, one for each checkpoint
--- ARGV: id, created_at, max_queued, state event, retention, fingerprint or '',
---       fields and values of the record and of the job but its data as JSON, the job's data,
---       since when there can be records, the checkpoints
+-- ARGV: id, created_at, max_queued, state event, seconds that the idempotency is kept,
+--       fingerprint or '', fields and values of the record and of the job but its data as JSON,
+--       the job's data, since when there can be records, what is repeated, where records begin,
+--       when to look for its webhook at the latest or '', the checkpoints
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'accepted', ARGV[1]} end
+if ARGV[10] == 'nothing' then redis.call('DEL', KEYS[7]) end
 if ARGV[6] ~= '' then
   local known = redis.call('HMGET', KEYS[7], 'id', 'fingerprint')
+  if known[1] and ARGV[10] == 'living' then
+    local now = redis.call('HMGET', ARGV[11] .. known[1], 'status', 'cancel_requested')
+    local drawing = (now[1] == 'queued' or now[1] == 'running') and not now[2]
+    known[1] = (drawing or now[1] == 'succeeded') and known[1]
+  end
   if known[1] then
     return {known[2] == ARGV[6] and 'replayed' or 'conflict', known[1]}
   end
 end
-for n = 8, #KEYS do
-  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n + 2]} end
+for n = 9, #KEYS do
+  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n + 4]} end
 end
 if redis.call('LLEN', KEYS[3]) >= tonumber(ARGV[3]) then return {'full', ''} end
 local fields = cjson.decode(ARGV[7])
@@ -59,6 +67,7 @@ redis.call('SADD', KEYS[4], KEYS[3])
 redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[5], 0, '(' .. ARGV[9])
 redis.call('XADD', KEYS[6], '*', 'event', 'state', 'data', ARGV[4])
+if ARGV[12] ~= '' then redis.call('ZADD', KEYS[8], ARGV[12], ARGV[1]) end
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[7], 'id', ARGV[1], 'fingerprint', ARGV[6])
   redis.call('EXPIRE', KEYS[7], ARGV[5])
@@ -72,12 +81,26 @@ NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 NO_MOMENT = utcformat(NO_TIME)
 
 
+class Repeats(StrEnum):
+    """What a request that comes again is answered with, instead of a new generation."""
+
+    ANY = "any"
+    """The first one, however it ended."""
+    LIVING = "living"
+    """The last one, unless it failed, has expired, was canceled or is about to be."""
+    NOTHING = "nothing"
+    """It is none that comes again; those that follow may join what it makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Idempotency:
     """The key a client sent, and what its body was."""
 
     key: str
     fingerprint: str
+    repeats: Repeats = Repeats.ANY
+    seconds: int | None = None
+    """How long it is known; None: as long as records are kept."""
 
     @classmethod
     def of(cls, key: str, body: bytes) -> Idempotency:
@@ -107,6 +130,7 @@ def arguments(
         keys.owned(generation.owner),
         keys.events(id),
         keys.idempotency(generation.owner, idempotency.key if idempotency else ""),
+        keys.DELIVERIES,
         *map(keys.served, needed),
     ]
     values = [
@@ -114,11 +138,14 @@ def arguments(
         repr(generation.created_at),
         max_queued,
         QUEUED,
-        retention,
+        (idempotency and idempotency.seconds) or retention,
         idempotency.fingerprint if idempotency else "",
         f"[{record},{job}]",
         data.replace(NO_ID, id),
         repr(generation.created_at - retention - MAX_DEADLINE_SECONDS),
+        idempotency.repeats if idempotency else "",
+        keys.generation(""),
+        repr(generation.deadline) if generation.webhook else "",
         *needed,
     ]
     return names, values

@@ -22,6 +22,7 @@ from server.models.canvas import Canvases, Start
 from server.models.conditioning import Conditioner, unet_arguments
 from server.models.depth import DepthReader
 from server.models.device import on_device, peak_memory_bytes
+from server.models.glimpses import expected, planned, taken
 from server.models.parts import Parts
 from server.models.pictures import Latents, Picture, to_latents, to_pictures
 from server.models.safety import SafetyReader
@@ -72,6 +73,7 @@ class LatentDiffusion:
             spec.sampler, spec.sigmas, spec.num_inference_steps, spec.seed
         )
         timesteps = begin(sampler, stage)
+        shown = planned(sampler, timesteps, spec.previews)
         blend, vae = self._adapters.blend(spec), self._adapters.autoencoder(spec, self._vae)
         with on_device():
             with self._adapters.reading(blend):
@@ -96,6 +98,7 @@ class LatentDiffusion:
                 decode_bucket=(latents.shape, gives_latents, vae),
                 pixels=latents.shape[-2] * latents.shape[-1] * COST_OF_A_LATENT,
                 gives_latents=gives_latents,
+                shown_after=shown,
             )
 
     def make_room(self) -> None:
@@ -134,8 +137,10 @@ class LatentDiffusion:
     def advance(self, state: State, prediction: torch.Tensor) -> None:
         """Apply guidance and the ticket's own sampler step to its latents."""
         with on_device():
+            guided = _guide(prediction, state.spec)
+            glimpse = taken(state, guided)
             latents = state.sampler.step(
-                _guide(prediction, state.spec),
+                guided,
                 state.timesteps[state.steps_done],
                 state.latents,
                 return_dict=False,
@@ -143,7 +148,7 @@ class LatentDiffusion:
             )[0]
             if state.canvas.kept is not None:
                 latents = _restored(latents, state, state.canvas.kept)
-        state.latents = latents
+        state.latents, state.glimpse = latents, glimpse
         state.steps_done += 1
 
     def wait(self) -> None:
@@ -158,6 +163,14 @@ class LatentDiffusion:
             latents = torch.cat([state.latents for state in states])  # (B, channels, h, w)
             if states[0].gives_latents:
                 return to_latents(latents)
+            images = states[0].autoencoder.decode(latents)  # (B, 3, height, width)
+            return to_pictures(images, [state.canvas.finish for state in states])
+
+    def preview(self, states: Sequence[State]) -> Sequence[Picture]:
+        """What these are expected to become, of one `decode_bucket`, in one autoencoder call;
+        each has just taken a step after which it is shown. Changes no state."""
+        with on_device():
+            latents = torch.cat([expected(state) for state in states])  # (B, channels, h, w)
             images = states[0].autoencoder.decode(latents)  # (B, 3, height, width)
             return to_pictures(images, [state.canvas.finish for state in states])
 

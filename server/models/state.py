@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,16 @@ class Canvas:
     finish: Finish | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What was known at a step after which a ticket is shown."""
+
+    sample: torch.Tensor  # (1, channels, h, w), as the UNet saw it
+    prediction: torch.Tensor  # (1, channels, h, w), guided
+    signal: float
+    """How much of the sample's variance is the picture's."""
+
+
 @dataclass(slots=True)
 class State:
     """`advance` alone changes it."""
@@ -60,6 +70,10 @@ class State:
     pixels: int
     gives_latents: bool = False
     steps_done: int = 0
+    shown_after: Mapping[int, float] = field(default_factory=dict)
+    """Steps done, each time that it is shown, and the signal of the last of them."""
+    glimpse: Glimpse | None = None
+    """Of the last step, if it is shown after that."""
 
     @property
     def rows(self) -> int:
@@ -70,6 +84,11 @@ class State:
     def steps_total(self) -> int:
         """UNet calls in all; the second-order samplers need two for one step."""
         return len(self.timesteps)
+
+    @property
+    def previews_due(self) -> int:
+        """How many times it was to be shown until now."""
+        return sum(step <= self.steps_done for step in self.shown_after)
 
     @property
     def warnings(self) -> tuple[Warn, ...]:

@@ -34,6 +34,10 @@ class State(Protocol):
         """UNet calls this ticket needs in all; some samplers need two for one step. May be 0."""
 
     @property
+    def previews_due(self) -> int:
+        """How many times it was to be shown until now: one more after each step that is."""
+
+    @property
     def decode_bucket(self) -> Hashable:
         """Tickets with equal ones can share a `decode`."""
 
@@ -88,6 +92,10 @@ class Denoiser(Protocol):
     def decode(self, states: Sequence[Any]) -> Sequence[Picture]:
         """Latents of one `decode_bucket` to pictures, in one autoencoder call, or as they are
         where the stage gives latents. Changes no state."""
+
+    def preview(self, states: Sequence[Any]) -> Sequence[Picture]:
+        """What these are expected to become, of one `decode_bucket`, in one autoencoder call;
+        each has just taken a step after which it is shown. Changes no state."""
 
     def unsafe(self, pixels: NDArray[np.uint8]) -> bool | None:
         """Whether the checkpoint's safety checker flags this picture of (height, width, 3); None

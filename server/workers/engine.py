@@ -1,8 +1,9 @@
 """Continuous batching, step by step. Knows tickets and steps; not torch, Redis or HTTP.
 
-One turn is `choose → advance → release`. Tickets join and leave between two turns. A failure stays
-as small as it is: a ticket's own sampler fails the ticket; a failing UNet or autoencoder call is
-tried again on halves of its batch until the ticket at fault is alone. Only `DeviceLost` passes.
+One turn is `choose → advance → preview → release`. Tickets join and leave between two turns. A
+failure stays as small as it is: a ticket's own sampler fails the ticket; a failing UNet or
+autoencoder call is tried again on halves of its batch until the ticket at fault is alone; a preview
+that fails is left out. Only `DeviceLost` passes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Ticket:
     """Rows of all the UNet calls it took part in, added up."""
     denoise_seconds: float = 0.0
     decode_seconds: float = 0.0
+    """Of its previews too."""
+    previews: int = 0
+    """How many of them came due."""
 
     @property
     def finished(self) -> bool:
@@ -57,12 +61,22 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a ticket that goes on is expected to become."""
+
+    ticket: Ticket
+    number: int
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """The facts of one turn."""
 
     rows: int = 0
     seconds: float = 0.0
     decode_seconds: float = 0.0
+    previews: Sequence[Preview] = ()
     outcomes: Sequence[Outcome] = ()
 
 
@@ -105,11 +119,13 @@ class Engine:
         chosen = self._choose(began)
         failed = self._advance(chosen) if chosen else []
         seconds = self._charge(chosen, began)
+        previews = self._preview()
         drawn = self._release()
         return Step(
             rows=sum(t.state.rows for t in chosen),
             seconds=seconds,
             decode_seconds=sum(o.ticket.decode_seconds for o in drawn),
+            previews=previews,
             outcomes=[*late, *failed, *drawn],
         )
 
@@ -160,26 +176,38 @@ class Engine:
         self._step_seconds = max(now - began, 0.9 * self._step_seconds)
         return now - began
 
+    def _preview(self) -> list[Preview]:
+        """Show what has just taken a step after which it is shown. A failure costs the preview
+        alone; what is larger than a decode may be is left out."""
+        due = [t for t in self._tickets if t.state.previews_due > t.previews]
+        for ticket in due:
+            ticket.previews = ticket.state.previews_due
+        fitting = [t for t in due if t.state.pixels <= self.max_decode_pixels]
+        decoded = self._decode(self.denoiser.preview, fitting)
+        return [Preview(t, t.previews, picture) for t, picture, _ in decoded if picture is not None]
+
     def _release(self) -> list[Outcome]:
-        """Decode what is finished, in batches of one shape and of bounded size."""
-        by_bucket = defaultdict(list)
-        for ticket in self._tickets:
-            if ticket.finished:
-                by_bucket[ticket.state.decode_bucket].append(ticket)
-        drawn = []
-        for tickets in by_bucket.values():
-            size = max(1, self.max_decode_pixels // tickets[0].state.pixels)
-            for first in range(0, len(tickets), size):
-                drawn += self._decode(tickets[first : first + size])
+        finished = [t for t in self._tickets if t.finished]
+        drawn = [Outcome(*each) for each in self._decode(self.denoiser.decode, finished)]
         self._forget(o.ticket for o in drawn)
         return drawn
 
-    def _decode(self, tickets: list[Ticket]) -> list[Outcome]:
-        began = self.clock()
-        decoded = self._halving(self.denoiser.decode, tickets, self._lower_decode_cap)
+    def _decode(
+        self, call: Callable[[Sequence[Any]], Sequence[Picture]], tickets: list[Ticket]
+    ) -> list[tuple[Ticket, Picture | None, Exception | None]]:
+        """In batches of one shape and of bounded size."""
+        by_bucket = defaultdict(list)
         for ticket in tickets:
-            ticket.decode_seconds = (self.clock() - began) / len(tickets)
-        return [Outcome(ticket, picture, error) for ticket, picture, error in decoded]
+            by_bucket[ticket.state.decode_bucket].append(ticket)
+        decoded = []
+        for alike in by_bucket.values():
+            size = max(1, self.max_decode_pixels // alike[0].state.pixels)
+            for first in range(0, len(alike), size):
+                batch, began = alike[first : first + size], self.clock()
+                decoded += self._halving(call, batch, self._lower_decode_cap)
+                for ticket in batch:
+                    ticket.decode_seconds += (self.clock() - began) / len(batch)
+        return decoded
 
     def _halving(
         self,

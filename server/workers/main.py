@@ -13,6 +13,7 @@ import torch
 from prometheus_client import CollectorRegistry, start_http_server
 
 from server import __version__
+from server.broker import previews
 from server.catalog import Card
 from server.config import Settings
 from server.metrics import WorkerMetrics
@@ -50,6 +51,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         with ThreadPoolExecutor(1, initializer=all_cores) as engine:
             cap = engine.submit(measure_cap, denoiser, card, 2 * settings.capacity).result()
     log.info("a step takes %d pixels at most", cap)
+    redis = connect(settings.redis)
     studio = EngineStudio(
         Engine(denoiser, max_step_pixels=cap),
         open_store(settings.storage, settings.data_dir),
@@ -59,6 +61,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         metrics=metrics,
         peak_memory_bytes=denoiser.peak_memory_bytes,
         safety=card.safety,
+        show=partial(previews.show, redis),
         begin_engine=all_cores,
         begin_publisher=one_core,
     )
@@ -66,7 +69,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         settings,
         card.name,
         studio,
-        redis=connect(settings.redis),
+        redis=redis,
         name=name,
         device=str(denoiser.device),
         observer=Counting(metrics),

@@ -15,6 +15,7 @@ from server.workers.calls import Calls
 from server.workers.denoiser import Denoiser, State
 from server.workers.engine import Ticket
 from server.workers.flight import Flight, heed
+from server.workers.showing import Showing
 from server.workers.stage import Claim
 
 log = logging.getLogger("darkroom.studio")
@@ -24,11 +25,17 @@ class Preparer:
     """Stops between two images when `closing` is set."""
 
     def __init__(
-        self, archive: Archive, calls: Calls, denoiser: Denoiser, closing: threading.Event
+        self,
+        archive: Archive,
+        calls: Calls,
+        denoiser: Denoiser,
+        showing: Showing,
+        closing: threading.Event,
     ) -> None:
         self._archive = archive
         self._calls = calls
         self._denoiser = denoiser
+        self._showing = showing
         self._closing = closing
 
     def make_ready(self, flight: Flight) -> None:
@@ -68,4 +75,5 @@ class Preparer:
 
     def _call(self, claim: Claim, index: int, given: Inputs) -> State:
         with self._calls.watched():
-            return self._denoiser.prepare(claim.stage, index, given)
+            stage = self._showing.allowed(claim.stage)
+            return self._denoiser.prepare(stage, index, given)

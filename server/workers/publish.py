@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from server.infotext import infotext, texts
-from server.spec import AnySpec, ImageInfo, OutputFormat
+from server.infotext import texts, texts_of_grid
+from server.recipe import EXIF_IFD, PARAMETERS, UNICODE, USER_COMMENT, Looks, looks_of
+from server.spec import ImageInfo, OutputFormat
 from server.stages import Handover
 from server.storage import ImageStore
 from server.workers.grid import draw_grid
@@ -23,10 +23,6 @@ from server.workers.stage import Claim
 
 Pixels = NDArray[np.uint8]
 """An image of shape (height, width, 3)."""
-
-EXIF_IFD = 0x8769
-USER_COMMENT = 0x9286
-"""The EXIF tag in which A1111's readers look for the infotext of a JPEG or WebP."""
 
 MAX_COMMENT_CHARACTERS = 30_000
 """EXIF must fit one JPEG segment of 64 kB, and its text takes two bytes a character or more."""
@@ -73,7 +69,8 @@ def publish(
     ]
     if whole.sweep is not None:
         grid = draw_grid(images, whole.sweep)
-        info = _stored(claim, "grid", grid, store, _about_grid(whole, version))
+        looks = looks_of(Image.fromarray(grid))
+        info = _stored(claim, "grid", grid, store, texts_of_grid(whole, version, looks), looks)
         nsfw = None if None in flags else any(flags)
         infos.append(info.model_copy(update={"grid": True, "nsfw": nsfw}))
     return tuple(infos)
@@ -83,13 +80,19 @@ def _publish_one(
     claim: Claim, index: int, pixels: Pixels, store: ImageStore, version: str
 ) -> ImageInfo:
     whole = claim.whole
-    info = _stored(claim, str(index), pixels, store, texts(whole, index, version))
+    looks = looks_of(Image.fromarray(pixels))
+    info = _stored(claim, str(index), pixels, store, texts(whole, index, version, looks), looks)
     varied = whole.sweep.combinations[index] if whole.sweep else {}
     return info.model_copy(update={"seed": whole.alone(index).seed, "varied": varied})
 
 
 def _stored(
-    claim: Claim, name: str, pixels: Pixels, store: ImageStore, about: Mapping[str, str]
+    claim: Claim,
+    name: str,
+    pixels: Pixels,
+    store: ImageStore,
+    about: Mapping[str, str],
+    looks: Looks,
 ) -> ImageInfo:
     form = claim.whole.output_format
     data = encode(pixels, form, about)
@@ -102,15 +105,8 @@ def _stored(
         width=width,
         height=height,
         sha256=hashlib.sha256(data).hexdigest(),
+        **looks._asdict(),
     )
-
-
-def _about_grid(whole: AnySpec, version: str) -> dict[str, str]:
-    recipe = {"version": version, "spec": whole.model_dump(mode="json")}
-    return {
-        "parameters": infotext(whole, version),
-        "darkroom": json.dumps(recipe, ensure_ascii=False),
-    }
 
 
 def encode(pixels: Pixels, form: OutputFormat, about: Mapping[str, str]) -> bytes:
@@ -118,8 +114,8 @@ def encode(pixels: Pixels, form: OutputFormat, about: Mapping[str, str]) -> byte
     if form is OutputFormat.PNG:
         return encode_png(pixels, about)
     exif = Image.Exif()
-    comment = about["parameters"].encode("utf-16-be")[: 2 * MAX_COMMENT_CHARACTERS]
-    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + comment
+    comment = about[PARAMETERS].encode("utf-16-be")[: 2 * MAX_COMMENT_CHARACTERS]
+    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = UNICODE + comment
     out = io.BytesIO()
     quality = 95 if form is OutputFormat.JPEG else 90
     Image.fromarray(pixels).save(out, form.value, quality=quality, exif=exif)

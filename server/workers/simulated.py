@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from server.pixels import Inputs
 from server.spec import Spec, Warn
-from server.stages import Handover, Stage
+from server.stages import Handover, Stage, shown_after
 
 
 @dataclass(slots=True)
@@ -51,6 +51,12 @@ class SimulatedState:
     def steps_total(self) -> int:
         """One call for each step."""
         return self.spec.num_inference_steps
+
+    @property
+    def previews_due(self) -> int:
+        """Of its steps."""
+        times = shown_after(self.spec.previews, self.steps_total)
+        return sum(step <= self.steps_done for step in times)
 
     @property
     def warnings(self) -> tuple[Warn, ...]:
@@ -122,6 +128,10 @@ class SimulatedDenoiser:
             (FlatLatents if s.gives_latents else FlatPicture)(s.spec.width, s.spec.height, s.seed)
             for s in states
         ]
+
+    def preview(self, states: Sequence[SimulatedState]) -> Sequence[FlatPicture]:
+        """It knows from the first step on."""
+        return [FlatPicture(s.spec.width, s.spec.height, s.seed) for s in states]
 
     def unsafe(self, pixels: NDArray[np.uint8]) -> bool | None:
         """Nothing checks."""

@@ -100,6 +100,17 @@ class Ended:
     error: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the device is doing; nothing, unless it says otherwise."""
+
+    images: int = 0
+    """That are being denoised."""
+    step_rows: int = 0
+    """Of the step before this moment."""
+    step_seconds: float = 0.0
+
+
 Result = Drawn | Handed | Ended
 Finish = Callable[[Claim, Result], None]
 
@@ -130,6 +141,9 @@ class Studio(Protocol):
 
     def pace(self) -> float:
         """Seconds of device time one generation has cost lately; 0 before the first."""
+
+    def pulse(self) -> Pulse:
+        """What is being drawn at this moment."""
 
     def step_age(self) -> float:
         """Seconds that the longest device call in progress has taken so far; 0 when none is."""

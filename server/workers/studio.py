@@ -3,6 +3,7 @@
     prepare   loads what a claim starts from and encodes its prompts
     engine    steps, and does nothing else
     publish   copies, encodes and stores what was drawn
+    show      the same of previews, for who watches
 
 Threads talk by queues; only the engine's thread touches the engine, and it alone decides how a
 flight ends. A store that is away is waited for until the deadline, before drawing and after.
@@ -31,7 +32,8 @@ from server.workers.engine import Engine, Outcome, Step
 from server.workers.finishing import Finisher
 from server.workers.flight import Flight, ended_by
 from server.workers.preparing import Preparer
-from server.workers.stage import Claim, Ended, Finish, Result
+from server.workers.showing import Show, Showing
+from server.workers.stage import Claim, Ended, Finish, Pulse, Result
 
 log = logging.getLogger("darkroom.studio")
 
@@ -53,6 +55,7 @@ class EngineStudio:
         metrics: WorkerMetrics,
         peak_memory_bytes: Callable[[], int],
         safety: Safety = Safety.OFF,
+        show: Show | None = None,
         begin_engine: Callable[[], object] = lambda: None,
         begin_publisher: Callable[[], object] = lambda: None,
     ) -> None:
@@ -69,7 +72,10 @@ class EngineStudio:
             unsafe=engine.denoiser.unsafe,
         )
         self._closing = threading.Event()
-        self._preparer = Preparer(self._archive, self._calls, engine.denoiser, self._closing)
+        self._showing = Showing(None if safety.hides else show, self._calls, begin_publisher)
+        self._preparer = Preparer(
+            self._archive, self._calls, engine.denoiser, self._showing, self._closing
+        )
         self._capacity = capacity
         self._metrics = metrics
         self._lock = threading.Lock()
@@ -81,6 +87,7 @@ class EngineStudio:
         self._tasks: set[Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._pace = 0.0
+        self._pulse = Pulse()
         self._busy_seconds = 0.0
         self._lost: BaseException | None = None
 
@@ -125,6 +132,10 @@ class EngineStudio:
         """Device seconds per generation, smoothed over the last few."""
         return self._pace
 
+    def pulse(self) -> Pulse:
+        """What is being drawn at this moment."""
+        return self._pulse
+
     def step_age(self) -> float:
         """Seconds the longest device call in progress has taken so far."""
         return self._calls.age()
@@ -145,6 +156,7 @@ class EngineStudio:
         self._thread.join(seconds)
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._publishers.shutdown(wait=False)
+        self._showing.close()
         late = wait(set(self._tasks), max(0.0, deadline - time.monotonic())).not_done
         return not late and not self._thread.is_alive()
 
@@ -205,6 +217,7 @@ class EngineStudio:
     def _read_inbox(self) -> None:
         """Everything that has come; waits for something only when there is nothing to step."""
         if not self._engine.busy:
+            self._pulse = Pulse()
             self._inbox.get()()
         while True:
             try:
@@ -216,6 +229,9 @@ class EngineStudio:
         with self._calls.watched():
             step = self._engine.step()
         self._record(step)
+        for preview in step.previews:
+            if flight := self._flights.get(preview.ticket.execution):
+                self._showing.offer(flight.claim, preview)
         for outcome in step.outcomes:
             self._collect(outcome)
 
@@ -224,6 +240,7 @@ class EngineStudio:
         if step.rows:
             self._metrics.step_seconds.observe(step.seconds)
             self._metrics.step_rows.observe(step.rows)
+            self._pulse = Pulse(self._engine.in_flight, step.rows, step.seconds)
         self._metrics.tickets_in_flight.set(self._engine.in_flight)
 
     def _join(self, flight: Flight) -> None:

@@ -281,6 +281,7 @@ class BatchWorker(RqWorker):
         os._exit(EX_SOFTWARE)
 
     def _info(self) -> WorkerInfo:
+        pulse = self._studio.pulse()
         return WorkerInfo(
             name=self.name,
             checkpoint=self._checkpoint,
@@ -289,4 +290,7 @@ class BatchWorker(RqWorker):
             capacity=self._settings.capacity,
             in_flight=len(self._holdings),
             pace_seconds=self._studio.pace(),
+            images=pulse.images,
+            step_rows=pulse.step_rows,
+            step_seconds=pulse.step_seconds,
         )

@@ -16,7 +16,7 @@ from obstore.store import LocalStore
 from redis import Redis
 
 from server.api.app import make_server
-from server.broker import WorkerInfo, delivery, keys
+from server.broker import WorkerInfo, delivery, keys, previews
 from server.catalog import load_catalog
 from server.config import Settings
 from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
@@ -85,6 +85,11 @@ class Hands:
             pipe.xadd(keys.events(id), {"event": "progress", "data": event})
             pipe.publish(keys.CHANGES, f"{id} progress")
             pipe.execute()
+
+    def show(self, id: str, picture: bytes, *, index: int = 0, number: int = 1) -> bool:
+        """Show what is drawn so far, as the holder of the job."""
+        self.redis.hset(f"rq:job:{id}", mapping={"status": "started", keys.HOLDER: "e1"})
+        return previews.show(self.redis, id, "e1", picture, index=index, number=number)
 
     def succeed(
         self, id: str, *pictures: bytes, steps: int = 4, warnings: Sequence[Warn] = (), **about: Any

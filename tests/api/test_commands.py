@@ -95,7 +95,7 @@ def test_generate_says_what_is_ignored_at_once_and_what_the_worker_cuts_in_the_e
 ) -> None:
     cut = Warn(code="prompt_truncated", message="prompt is cut off", field="prompt")
     with drawing(painter, b"PNG", warnings=[cut]):
-        said = ["--checkpoint", "any", "--guidance", "1", "-n", "blue"]
+        said = ["--checkpoint", "any", "--guidance", "1", "--negative-prompt", "blue"]
         done = darkroom("generate", "a boat", *said)
     assert done.output.count("warning: negative_prompt: is ignored") == 1
     assert done.output.count("warning: prompt is cut off") == 1
@@ -174,7 +174,7 @@ def test_sweep_draws_the_table_of_the_model_card_for_each_prompt(
     }
     assert {(s["sampler"], s["num_inference_steps"], s["seed"]) for s in specs} == {("ddim", 50, 0)}
     assert (tmp_path / "table" / "005-grid.png").read_bytes() == b"all"
-    assert len(list((tmp_path / "table").iterdir())) == 10
+    assert len(list((tmp_path / "table").iterdir())) == 10 + len(["index.tsv"])
 
 
 def test_sweep_varies_what_it_is_told_to(

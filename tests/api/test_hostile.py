@@ -67,3 +67,22 @@ def test_a_worker_that_cannot_be_read_hides_no_other(client: httpx.Client, hands
     hands.redis.hset(keys.worker("ghost"), mapping={"name": "ghost", "capacity": "x"})
     for path in ("/readyz", "/v1/queue", "/metrics"):
         assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/generations", "/v1/images/generations", "/sdapi/v1/txt2img"])
+def test_a_page_of_another_site_has_nothing_drawn(
+    client: httpx.Client, hands: Hands, path: str
+) -> None:
+    body = {"prompt": "a red circle"}
+    answer = client.post(path, json=body, headers={"Sec-Fetch-Site": "cross-site"})
+    assert answer.status_code == 403
+    assert "another site" in answer.text
+    assert hands.queued() == 0
+
+
+@pytest.mark.parametrize("site", ["same-origin", "same-site", "none"])
+def test_a_page_of_our_own_has(client: httpx.Client, site: str) -> None:
+    answer = client.post(
+        "/v1/generations", json={"prompt": "a red circle"}, headers={"Sec-Fetch-Site": site}
+    )
+    assert answer.status_code == 202

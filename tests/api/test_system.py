@@ -97,6 +97,23 @@ def test_the_queue_tells_who_waits_and_how_long(client: httpx.Client) -> None:
     assert {other["wait_seconds"] for other in others} == {None}
 
 
+def test_the_queue_tells_what_each_worker_does(client: httpx.Client, hands: Hands) -> None:
+    hands.serve(images=3, step_rows=6, step_seconds=0.25)
+    demo, *others = client.get("/v1/queue").json()["checkpoints"]
+    assert demo["workers"] == [
+        {
+            "name": "hands",
+            "device": "cpu",
+            "state": "ready",
+            "capacity": 4,
+            "images": 3,
+            "step_rows": 6,
+            "step_seconds": 0.25,
+        }
+    ]
+    assert all(other["workers"] == [] for other in others)
+
+
 def test_it_is_ready_with_a_worker_and_not_without(
     client: httpx.Client, hands: Hands, redis: Redis
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fastapi import Request
 from PIL import Image
 
-from server.api import submission
+from server.api import acceptance
 from server.api.body import LARGE, read_json
 from server.api.records import GenerationRecord
 from server.api.resolve import to_spec
@@ -366,7 +366,7 @@ def test_only_a_long_prompt_is_read_on_another_thread(
         threads.append(threading.get_ident())
         return to_spec(*given)
 
-    monkeypatch.setattr(submission, "to_spec", resolve)
+    monkeypatch.setattr(acceptance, "to_spec", resolve)
     for prompt in ("a boat", "a boat " * 1000, "a boat"):
         assert spec_of(atelier, prompt=prompt)["prompt"] == prompt
     assert threads[0] == threads[2] != threads[1]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from server.spec import GenerationState, ImageInfo, Metrics, Progress
-from server.workers.stage import Claim, Drawn, Ended, Finish, Handed, Result
+from server.workers.stage import Claim, Drawn, Ended, Finish, Handed, Pulse, Result
 
 
 def done(claim: Claim) -> Drawn | Handed:
@@ -111,6 +111,9 @@ class ScriptedStudio:
 
     def pace(self) -> float:
         return 0.1
+
+    def pulse(self) -> Pulse:
+        return Pulse()
 
     def step_age(self) -> float:
         return 0.0

@@ -24,7 +24,7 @@ def generate(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedP
 
 
 def test_it_draws_at_a_server_that_runs(served: Served, tmp_path: Path) -> None:
-    options = ["--steps", "4", "--seed", "5", "--size", "128x96", "-k", "2"]
+    options = ["--steps", "4", "--seed", "5", "--size", "128x96", "-n", "2"]
     ended = generate(tmp_path, "a red circle", "--server", served.url, "-o", "a.webp", *options)
     assert ended.returncode == 0, ended.stderr
     for name in ("a-1.webp", "a-2.webp"):
@@ -49,6 +49,8 @@ def test_without_a_server_it_brings_its_own(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (128, 128)
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+    assert f"No server answers at http://127.0.0.1:{port}" in ended.stderr
+    assert "--server or DARKROOM_SERVER" in ended.stderr
 
 
 def test_the_reason_of_a_refusal_is_said(served: Served, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server import __version__, remote
+from server import __version__, following
 from server.catalog import load_catalog
 from server.errors import DarkroomError
 from server.listener import is_loopback, listen, url, url_of
@@ -39,7 +39,9 @@ def test_version(darkroom: Darkroom) -> None:
     assert darkroom("--version").stdout == f"darkroom {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "gateway", "worker", "generate"])
+@pytest.mark.parametrize(
+    "command", ["serve", "gateway", "worker", "generate", "sweep", "replay", "queue"]
+)
 def test_help_has_an_example(darkroom: Darkroom, command: str) -> None:
     assert f"darkroom {command} " in darkroom(command, "--help").stdout.partition("Example")[2]
 
@@ -245,4 +247,4 @@ def test_a_name_that_does_not_resolve_is_an_error_in_words() -> None:
 
 def test_events_are_read_with_their_ids() -> None:
     lines = [": hello", "", "retry: 2000", "", "event: done", 'data: {"a":1}', "id: 7-0", ""]
-    assert list(remote._parsed(iter(lines))) == [("7-0", "done", {"a": 1})]
+    assert list(following.parsed(iter(lines))) == [("7-0", "done", {"a": 1})]

@@ -13,3 +13,28 @@ def test_beats_too_slow_for_a_lease_are_refused_in_words(times):
 
 def test_a_beat_of_a_third_of_a_lease_is_enough():
     assert Settings(beat_seconds=0.5, lease_seconds=1.5).beat_seconds == 0.5
+
+
+GOOD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.mark.parametrize("secret", ["planted", "whsec_planted", "whsec_cGxhbnRlZA==", GOOD[6:]])
+def test_a_secret_that_cannot_sign_is_refused_without_being_repeated(secret):
+    with pytest.raises(ValidationError) as refused:
+        Settings(webhook_secret=f"{GOOD} {secret}")
+    message = refused.value.errors()[0]["msg"]
+    assert "24 to 64 bytes" in message
+    assert secret not in message
+    assert GOOD not in repr(Settings(webhook_secret=GOOD))
+
+
+@pytest.mark.parametrize("secret", [None, "", " "])
+def test_an_empty_secret_is_none(secret):
+    assert Settings(webhook_secret=secret).webhook_secret is None
+
+
+@pytest.mark.parametrize("allow", ["10.0.0.0/99", "10.0.0.1/8", "http://shop.example", "a,b"])
+def test_a_place_that_cannot_be_told_is_refused(allow):
+    with pytest.raises(ValidationError):
+        Settings(webhook_allow=f"fd00::/8 10.0.0.1 host-1.example {allow}")
+    assert Settings(webhook_allow="fd00::/8 ::1 10.0.0.1 host-1.example").webhook_allow

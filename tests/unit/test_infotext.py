@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from server.infotext import SAMPLER_NAMES, infotext, texts
+from server.infotext import SAMPLER_NAMES, infotext, texts, texts_of_grid
 from server.spec import Hires, Inpainting, Lora, Refiner, Sampler, Sweep, Upload, Upscale, Upscaler
 from tests.builders import a_spec
 
@@ -100,3 +100,49 @@ def test_no_key_of_the_store_leaves_with_a_picture():
     handed = texts(of(Upscale, image=None, noise_level=20), 0, "1")
     assert json.loads(handed["darkroom"])["spec"]["image"] is None
     assert "Noise level: 20" in handed["parameters"]
+
+
+def test_how_a_prompt_is_read_is_told_where_readers_would_take_it_otherwise():
+    assert "Emphasis" not in settings(a_spec(prompt="a cat"))
+    assert "Emphasis: None" in settings(a_spec(prompt="a (cat)"))
+    assert "Emphasis: None" in settings(a_spec(negative_prompt="a [cat]"))
+    assert "Emphasis: Original" in settings(a_spec(prompt="a cat", prompt_syntax="a1111"))
+
+
+def test_a_value_with_a_comma_in_it_is_quoted():
+    assert 'VAE: "soft, warm"' in settings(a_spec(vae="soft, warm"))
+
+
+def test_no_digit_of_a_number_is_lost():
+    assert "CFG scale: 7.123456789" in settings(a_spec(guidance_scale=7.123456789))
+    assert "CFG scale: 7.1," in settings(a_spec(guidance_scale=7.1))
+
+
+def test_a_size_that_no_short_number_gives_is_told_in_pixels():
+    hires = Hires(width=1024, height=1024, enlarged="latents", strength=0.7, num_inference_steps=9)
+    assert "Hires resize: 1024x1024" in settings(a_spec(width=768, height=768, hires=hires))
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        (
+            [{"field": "guidance_scale", "values": [1.5, 8]}],
+            'X Type: CFG Scale, X Values: "1.5, 8", Version',
+        ),
+        (
+            [
+                {"field": "sampler", "values": ["euler", "dpmpp_2m"]},
+                {"field": "seed", "values": [3, 4]},
+            ],
+            'X Type: Seed, X Values: "3, 4", Y Type: Sampler, Y Values: "Euler, DPM++ 2M", Version',
+        ),
+    ],
+)
+def test_a_grid_tells_its_axes(axes, said):
+    sweep = Sweep.model_validate({"axes": axes})
+    told = texts_of_grid(a_spec(sweep=sweep, num_images=len(sweep.combinations)), "1")
+    assert f"Script: X/Y/Z plot, {said}" in told["parameters"]
+    assert json.loads(told["darkroom"])["spec"]["sweep"]["axes"][0] == axes[0]
+    alone = texts(a_spec(sweep=sweep, num_images=len(sweep.combinations)), 0, "1")
+    assert "Script" not in alone["parameters"]

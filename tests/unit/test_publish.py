@@ -8,13 +8,14 @@ from obstore.store import MemoryStore
 from PIL import Image
 
 from server.errors import Unavailable
+from server.recipe import looks_of
 from server.spec import Axis, OutputFormat, Sweep
 from server.storage import ObjectImageStore
 from server.workers.inputs import inputs_of
 from server.workers.publish import hand_on, publish
 from server.workers.simulated import FlatLatents, FlatPicture
 from server.workers.stage import Past
-from tests.builders import a_claim, a_claim_of, a_refiner, a_spec, an_upscaler
+from tests.builders import a_claim, a_claim_of, a_refiner, a_spec, an_image_to_image, an_upscaler
 
 
 @pytest.fixture
@@ -33,6 +34,25 @@ def test_an_image_is_stored_under_a_key_of_its_execution_and_carries_its_recipe(
         assert recipe["spec"]["seed"] == 8
         assert recipe["spec"]["num_images"] == 1
         assert "Seed: 8, Size: 128x128, Model: demo" in image.text["parameters"]
+        assert recipe["pixels_sha256"] == images[1].pixels_sha256 == looks_of(image).pixels_sha256
+        assert recipe["thumbnail"] == images[1].thumbnail
+    assert images[0].pixels_sha256 != images[1].pixels_sha256
+
+
+def test_pictures_are_compared_as_drawn_whatever_their_file(store):
+    pixels = [FlatPicture(64, 32, 1).array()]
+    made = [publish(a_claim(output_format=form), pixels, store, "1")[0] for form in OutputFormat]
+    assert len({info.pixels_sha256 for info in made}) == 1
+    assert len({info.sha256 for info in made}) == len(OutputFormat)
+
+
+def test_a_grid_does_not_say_where_pictures_are_kept(store):
+    sweep = Sweep(axes=(Axis(field="strength", values=(0.2, 0.8)),))
+    claim = a_claim_of(an_image_to_image(sweep=sweep, num_images=2))
+    *_, grid = publish(claim, [FlatPicture(32, 32, s).array() for s in (1, 2)], store, "1")
+    with Image.open(io.BytesIO(asyncio.run(store.get(grid.key)))) as image:
+        assert "key" not in json.loads(image.text["darkroom"])["spec"]["image"]
+        assert grid.pixels_sha256 == looks_of(image).pixels_sha256
 
 
 @pytest.mark.parametrize("form", [OutputFormat.WEBP, OutputFormat.JPEG])

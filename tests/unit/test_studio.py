@@ -17,7 +17,7 @@ from server.storage import ObjectImageStore
 from server.workers.engine import Engine
 from server.workers.publish import hand_on
 from server.workers.simulated import FlatLatents, FlatPicture, SimulatedDenoiser, SimulatedState
-from server.workers.stage import Drawn, Ended, Handed, Past
+from server.workers.stage import Drawn, Ended, Handed, Past, Pulse
 from server.workers.studio import EngineStudio
 from tests.builders import (
     a_claim,
@@ -53,12 +53,13 @@ class GatedDenoiser(SimulatedDenoiser):
 def studio():
     made = []
 
-    def make(denoiser=None, capacity=4, store=None, safety=Safety.OFF):
+    def make(denoiser=None, capacity=4, store=None, safety=Safety.OFF, show=None):
         studio = EngineStudio(
             Engine(denoiser or SimulatedDenoiser(), max_step_pixels=10**9),
             store or ObjectImageStore(MemoryStore()),
             capacity=capacity,
             safety=safety,
+            show=show,
             worker="w",
             version="1",
             metrics=WorkerMetrics(CollectorRegistry()),
@@ -87,6 +88,43 @@ def test_a_claim_comes_back_drawn_with_what_it_cost(studio):
     assert result.metrics.peak_memory_bytes == 42
     assert studio.room() == 4
     assert studio.progress() == {}
+
+
+def test_what_is_drawn_is_shown_meanwhile(studio):
+    shown = Queue()
+    studio = studio(show=lambda *what: shown.put(what))
+    claim = a_claim("a", num_images=2, previews=1)
+    studio.admit(claim)
+    told = sorted((shown.get(timeout=SECONDS) for _ in range(2)), key=lambda what: what[3])
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+    assert [(id, execution, index, number) for id, execution, _, index, number in told] == [
+        ("a", claim.execution, 0, 1),
+        ("a", claim.execution, 1, 1),
+    ]
+    assert Image.open(io.BytesIO(told[0][2])).size == (128, 128)
+
+
+@pytest.mark.parametrize("safety", [Safety.BLUR, Safety.BLOCK])
+def test_nothing_is_shown_that_a_safety_checker_may_hide(studio, safety):
+    class Checked(SimulatedDenoiser):
+        def preview(self, states):
+            shown.put("made")
+            return super().preview(states)
+
+    shown = Queue()
+    studio = studio(Checked(), safety=safety, show=lambda *what: shown.put(what))
+    studio.admit(a_claim("a", previews=3))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+    assert studio.close(SECONDS)
+    assert shown.empty()
+
+
+def test_a_picture_does_not_wait_for_its_previews(studio):
+    over = threading.Event()
+    studio = studio(show=lambda *what: over.wait(SECONDS))
+    studio.admit(a_claim("a", previews=3))
+    assert isinstance(studio.results.get(timeout=SECONDS)[1], Drawn)
+    over.set()
 
 
 def test_progress_and_room_follow_the_steps(studio):
@@ -628,6 +666,19 @@ def test_only_pictures_are_checked(studio, store):
     studio = studio(Shocked(), store=store, safety=Safety.BLOCK)
     studio.admit(a_claim_of(a_spec(refiner=a_refiner())))
     assert isinstance(studio.results.get(timeout=SECONDS)[1], Handed)
+
+
+def test_the_pulse_tells_of_the_step_before_and_of_nothing_when_idle(studio):
+    studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005))
+    seen = []
+    studio.admit(a_claim("a", num_inference_steps=40))
+    while studio.results.empty():
+        seen.append(studio.pulse())
+    assert max(pulse.step_rows for pulse in seen) == 2
+    assert max(pulse.images for pulse in seen) == 1
+    assert max(pulse.step_seconds for pulse in seen) >= 0.005
+    while studio.pulse() != Pulse():  # soon
+        pass
 
 
 def test_pace_is_what_a_generation_costs(studio):

@@ -203,7 +203,11 @@ def test_exit_status_in_words() -> None:
 
 def test_children_read_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = Settings(
-        catalog=tmp_path / "cards.toml", port=9, insecure_no_auth=True, lease_seconds=1.5
+        catalog=tmp_path / "cards.toml",
+        port=9,
+        insecure_no_auth=True,
+        lease_seconds=1.5,
+        webhook_secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     )
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)

@@ -1,0 +1,279 @@
+/** Puts the playground together: form, easel, gallery, detail, and what happens between them. */
+
+import { abilities } from "/playground/abilities.js";
+import * as api from "/playground/api.js";
+import { Detail } from "/playground/detail.js";
+import { at } from "/playground/dom.js";
+import { Easel } from "/playground/easel.js";
+import { ENDED, follow } from "/playground/follow.js";
+import { Form } from "/playground/form.js";
+import { Gallery } from "/playground/gallery.js";
+import { announce, complain, dismiss, notice } from "/playground/notices.js";
+import { TokenCount } from "/playground/tokens.js";
+
+/** @typedef {import("/playground/api.js").Generation} Generation */
+
+const AGAIN_MILLISECONDS = 3000;
+const PREVIEWS = 5;
+/** What the form has no place for; it is told of when settings are reused. */
+const UNPLACED = ["hires", "refiner", "loras", "vae", "eta", "guidance_rescale", "depth_map"];
+
+class Playground {
+  /** @type {Generation | null} the one on the easel while it is drawn */
+  #followed = null;
+  #leave = () => {};
+  #sending = false;
+
+  /** @param {import("/playground/abilities.js").Abilities} can */
+  constructor(can) {
+    this.gallery = new Gallery((generation) => this.#opened(generation));
+    this.easel = new Easel({
+      cancel: () => this.cancel(),
+      open: (generation, index) => this.detail.open(generation, index),
+      example: (prompt) => this.#write(prompt),
+    });
+    this.detail = new Detail({
+      gallery: () => this.gallery.pictures,
+      reuse: (generation) => this.#reuse(generation),
+      start: (image, generation) => this.#start(image, generation),
+      remove: (generation) => this.#remove(generation),
+    });
+    this.counts = ["prompt", "negative_prompt"].map(
+      (id) => new TokenCount(at(id), at(`${id}-count`), () => this.#reading()),
+    );
+    this.form = new Form(can, () => this.#formChanged());
+    this.easel.empty(this.form.card.name);
+    this.form.element.addEventListener("submit", (/** @type {Event} */ event) => {
+      event.preventDefault();
+      this.draw();
+    });
+    addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  async begin() {
+    this.#count();
+    this.gallery.watch(() => this.#followed?.id ?? null);
+    try {
+      await this.gallery.load();
+    } catch (error) {
+      return complain(/** @type {api.Problem} */ (error), () => this.begin());
+    }
+    const [newest] = this.gallery.active;
+    if (newest && !this.#followed) this.#follow(newest);
+  }
+
+  async draw() {
+    if (this.#sending) return;
+    this.#sending = true;
+    at("draw").setAttribute("aria-busy", "true");
+    try {
+      const { request, files } = await this.form.ask();
+      const generation = await api.submit({ ...request, previews: PREVIEWS }, files);
+      at("notices").replaceChildren();
+      this.form.seed.drawnWith(generation.spec.seed);
+      this.form.blame([]);
+      this.#follow(generation);
+      at("easel").scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      this.#refused(/** @type {api.Problem} */ (error));
+    } finally {
+      this.#sending = false;
+      at("draw").removeAttribute("aria-busy");
+    }
+  }
+
+  async cancel() {
+    const generation = this.#followed;
+    if (!generation) return;
+    announce("Canceling");
+    try {
+      const found = await api.cancel(generation.id);
+      if (ENDED.has(found.status)) this.#ended(found);
+    } catch (error) {
+      complain(/** @type {api.Problem} */ (error));
+    }
+  }
+
+  /** @param {api.Problem} error */
+  #refused(error) {
+    if (!(error instanceof api.Problem)) throw error;
+    const unplaced = this.form.blame(error.errors);
+    if (!error.errors.length) complain(error, () => this.draw());
+    for (const { field, message } of unplaced) notice(message, { kind: "error", key: field });
+    announce(error.errors.length ? "Not drawn: something in the form is wrong" : "Not drawn");
+  }
+
+  /** @param {Generation} generation */
+  #follow(generation) {
+    this.#leave();
+    this.gallery.put(generation);
+    if (ENDED.has(generation.status)) return this.#ended(generation);
+    this.#followed = generation;
+    this.easel.follow(generation);
+    announce(generation.queue_position ? `Queued, ${generation.queue_position} ahead` : "Queued");
+    this.#leave = follow(generation, {
+      changed: (now) => this.#changed(now),
+      preview: (index, url) => this.easel.preview(index, url),
+      ended: (last) => (last ? this.#ended(last) : this.#gone(generation.id)),
+    });
+  }
+
+  /** @param {Generation} generation */
+  #changed(generation) {
+    const before = this.#followed;
+    this.#followed = generation;
+    this.easel.follow(generation);
+    this.gallery.put(generation);
+    if (before && before.status !== generation.status && generation.status === "running")
+      announce("Drawing");
+    const passed = (/** @type {Generation} */ one) => Math.floor(one.progress.fraction * 4);
+    if (before && passed(generation) > passed(before))
+      announce(`${passed(generation) * 25} percent`);
+  }
+
+  /** @param {Generation} generation */
+  #ended(generation) {
+    this.#leave();
+    this.#followed = null;
+    this.gallery.put(generation);
+    this.easel.show(generation);
+    announce(generation.status === "succeeded" ? "Finished" : `It was ${generation.status}`);
+  }
+
+  /** @param {string} id */
+  #gone(id) {
+    this.#followed = null;
+    this.gallery.drop(id);
+    this.easel.empty(this.form.card.name);
+  }
+
+  /** @param {Generation} generation */
+  #opened(generation) {
+    if (generation.images.length) return this.detail.open(generation);
+    if (ENDED.has(generation.status)) this.easel.show(generation);
+    else this.#follow(generation);
+    at("easel").scrollIntoView({ block: "nearest" });
+  }
+
+  /** @param {Generation} generation */
+  #reuse(generation) {
+    const { spec } = generation;
+    this.form.use(spec);
+    this.#count();
+    const lost = UNPLACED.filter((name) =>
+      Array.isArray(spec[name]) ? spec[name].length : spec[name],
+    );
+    if (lost.length) {
+      notice(`The form has no place for ${lost.join(", ")}; copy the request to keep it.`, {
+        key: "lost",
+      });
+    }
+    if (generation.spec.image && !this.form.source.file) {
+      notice("The picture it began with is not sent back by the server; choose it again.", {
+        key: "source",
+      });
+    }
+    at("prompt").focus();
+  }
+
+  /** @param {import("/playground/api.js").Image} image @param {Generation} generation */
+  async #start(image, generation) {
+    try {
+      const answer = await fetch(image.url);
+      if (!answer.ok) throw new api.Problem(await answer.json(), answer.status);
+      this.form.use({ ...generation.spec, sweep: null });
+      this.form.seed.keep(false);
+      await this.form.source.set(await answer.blob());
+      this.form.start(this.form.task === "inpainting" ? "inpainting" : "image-to-image");
+      this.#count();
+      at("source-part").scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      complain(/** @type {api.Problem} */ (error));
+    }
+  }
+
+  /** @param {Generation} generation */
+  async #remove(generation) {
+    try {
+      await api.remove(generation.id);
+    } catch (error) {
+      if (!(error instanceof api.Problem) || error.code !== "gone")
+        return complain(/** @type {api.Problem} */ (error));
+    }
+    this.gallery.drop(generation.id);
+    if (this.easel.shows(generation.id)) this.easel.empty(this.form.card.name);
+    announce("Deleted");
+  }
+
+  /** @param {string} prompt */
+  #write(prompt) {
+    at("prompt").value = prompt;
+    at("prompt").dispatchEvent(new Event("input", { bubbles: true }));
+    at("prompt").focus();
+  }
+
+  #reading() {
+    const reading = {
+      checkpoint: this.form.card.name,
+      prompt_syntax: at("prompt_syntax").value,
+      long_prompts: at("long_prompts").value,
+    };
+    return Object.fromEntries(Object.entries(reading).filter(([, value]) => value));
+  }
+
+  #read = "";
+  /** What a prompt becomes depends on more than its words. */
+  #formChanged() {
+    if (!this.form) return;
+    const reading = JSON.stringify(this.#reading());
+    if (reading !== this.#read) this.#count();
+    this.#read = reading;
+  }
+
+  #count() {
+    this.counts.forEach((count) => count.now());
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (at("detail").open || event.isComposing) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      this.draw();
+    } else if (event.key === "Escape" && this.#followed) {
+      event.preventDefault();
+      this.cancel();
+    }
+  }
+}
+
+/** Until the server answers, and says so if no worker does. */
+async function begin() {
+  const can = await abilities().catch((error) => {
+    complain(error);
+    setTimeout(begin, AGAIN_MILLISECONDS);
+  });
+  if (!can) return;
+  dismiss("unreachable");
+  const playground = new Playground(can);
+  await playground.begin();
+  if (!can.served) playground.form.offer(await workers());
+}
+
+/** @returns {Promise<import("/playground/abilities.js").Abilities>} once a worker is ready */
+async function workers() {
+  const close = notice(
+    "No worker is ready yet. What you draw is refused until one is; this page notices by itself.",
+    { key: "workers" },
+  );
+  for (;;) {
+    await new Promise((done) => setTimeout(done, AGAIN_MILLISECONDS));
+    const can = await abilities().catch(() => null);
+    if (!can?.served) continue;
+    close();
+    return can;
+  }
+}
+
+if (/Mac|iPhone|iPad/.test(navigator.platform)) at("draw-keys").textContent = "⌘ ↵";
+begin();

@@ -1,0 +1,87 @@
+/**
+ * One generation, followed until it has ended. What happens comes as events, which a browser
+ * resumes by itself; place in the queue and time left are looked up beside them.
+ */
+
+import * as api from "/playground/api.js";
+
+/** @typedef {import("/playground/api.js").Generation} Generation */
+
+const LOOK_MILLISECONDS = 1000;
+const AGAIN_MILLISECONDS = 2000;
+export const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
+
+/**
+ * @param {Generation} generation
+ * @param {{changed: (generation: Generation) => void, preview?: (index: number, url: string) => void,
+ *   ended: (generation: Generation | null) => void}} heard `ended` gets null where it was deleted
+ * @returns {() => void} stops following
+ */
+export function follow(generation, heard) {
+  const stream = new EventSource(generation.urls.events);
+  let known = generation;
+  let over = false;
+
+  const stop = () => {
+    over = true;
+    stream.close();
+    clearInterval(looking);
+  };
+  const finish = (/** @type {Generation | null} */ last) => {
+    if (over) return;
+    stop();
+    heard.ended(last);
+  };
+  const learn = (/** @type {Partial<Generation>} */ news) => {
+    if (over) return;
+    known = { ...known, ...news };
+    heard.changed(known);
+  };
+  const look = async () => {
+    try {
+      const found = await api.look(generation.id);
+      if (ENDED.has(found.status)) finish(found);
+      else learn({ ...found, progress: further(found.progress, known.progress) });
+    } catch (error) {
+      if (error instanceof api.Problem && (error.status === 404 || error.status === 410))
+        finish(null);
+      // anything else passes: the next look is in a second
+    }
+  };
+  const looking = setInterval(look, LOOK_MILLISECONDS);
+
+  listen(stream, {
+    state: ({ status }) => !ENDED.has(status) && learn({ status }),
+    stage: () => look(),
+    progress: (progress) => learn({ status: "running", progress }),
+    preview: ({ index, number, url }) => heard.preview?.(index, `${url}?number=${number}`),
+    done: () => {
+      stream.close();
+      look();
+    },
+  });
+  stream.addEventListener("error", () => {
+    if (stream.readyState === EventSource.CLOSED && !over)
+      setTimeout(() => !over && look(), AGAIN_MILLISECONDS);
+  });
+  return stop;
+}
+
+/** @param {EventSource} stream @param {Record<string, (data: any) => void>} heard */
+function listen(stream, heard) {
+  for (const [name, act] of Object.entries(heard)) {
+    stream.addEventListener(name, (event) =>
+      act(JSON.parse(/** @type {MessageEvent} */ (event).data)),
+    );
+  }
+}
+
+/** @param {api.Progress} one @param {api.Progress} other */
+const further = (one, other) => (one.steps_done >= other.steps_done ? one : other);
+
+/** @param {number} seconds @returns {string} */
+export function duration(seconds) {
+  if (seconds < 10) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 90) return `${Math.round(seconds / 5) * 5} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}

@@ -1,0 +1,148 @@
+/** Varying one or two fields: how it is asked for, and the grid that comes of it. */
+
+import { at, fill, h } from "/playground/dom.js";
+
+const NAMES = /** @type {Record<string, string>} */ ({
+  guidance_scale: "Guidance",
+  num_inference_steps: "Steps",
+  strength: "Strength",
+  sampler: "Sampler",
+  seed: "Seed",
+});
+const LINES = ["rows", "columns"];
+
+export class Sweep {
+  /** @param {() => void} changed */
+  constructor(changed) {
+    for (const line of LINES) {
+      at(`vary-${line}`).addEventListener("change", () => {
+        this.#label();
+        changed();
+      });
+    }
+  }
+
+  /** @param {string[]} fields what can be varied */
+  offer(fields) {
+    for (const line of LINES) {
+      fill(at(`vary-${line}`), [
+        ["", "Nothing"],
+        ...fields.map((field) => /** @type {[string, string]} */ ([field, NAMES[field] ?? field])),
+      ]);
+    }
+    this.#label();
+  }
+
+  /** @returns {string[]} what is varied */
+  get fields() {
+    return LINES.map((line) => at(`vary-${line}`).value).filter(Boolean);
+  }
+
+  get active() {
+    return this.fields.length > 0;
+  }
+
+  /** @returns {Record<string, (number | string)[]> | null} as the request has it */
+  get asked() {
+    const lines = LINES.map((line) => [
+      at(`vary-${line}`).value,
+      valuesOf(at(`vary-${line}-values`).value),
+    ]);
+    return this.active ? Object.fromEntries(lines.filter(([field]) => field)) : null;
+  }
+
+  /** @param {{field: string, values: any[]}[]} axes of a spec */
+  use(axes) {
+    LINES.forEach((line, place) => {
+      at(`vary-${line}`).value = axes[place]?.field ?? "";
+      at(`vary-${line}-values`).value = axes[place]?.values.join(", ") ?? "";
+    });
+    at("vary").open = this.active;
+    this.#label();
+  }
+
+  /** Errors come with the name of the field, so its line answers to that. */
+  #label() {
+    LINES.forEach((line, place) => {
+      const field = at(`vary-${line}`).value;
+      at(`vary-${line}`).closest(".sweep-line").dataset.field = field
+        ? `sweep.${field}`
+        : place
+          ? "sweep.columns"
+          : "sweep";
+    });
+  }
+}
+
+/** @param {string} text @returns {(number | string)[]} what is no number is left to the server */
+function valuesOf(text) {
+  const parts = text.split(/[,;\s]+/).filter(Boolean);
+  return parts.map((part) => (Number.isFinite(Number(part)) ? Number(part) : part));
+}
+
+/**
+ * @param {import("/playground/api.js").Generation} generation of a sweep
+ * @param {(index: number) => void} opened
+ * @returns {HTMLElement} its pictures where their values cross
+ */
+export function gridOf(generation, opened) {
+  const axes = generation.spec.sweep.axes;
+  const [rows, columns] = axes.length === 2 ? axes : [null, axes[0]];
+  const width = columns.values.length;
+  const cell = (/** @type {number} */ index) => {
+    const image = generation.images[index];
+    const said = Object.entries(image.varied)
+      .map(([field, value]) => `${NAMES[field]} ${value}`)
+      .join(", ");
+    return h(
+      "td",
+      {},
+      h(
+        "button",
+        {
+          type: "button",
+          class: "picture",
+          "aria-label": said,
+          on: { click: () => opened(index) },
+        },
+        h("img", {
+          src: image.url,
+          alt: "",
+          width: image.width,
+          height: image.height,
+          loading: "lazy",
+        }),
+      ),
+    );
+  };
+  const line = (/** @type {number} */ row) =>
+    columns.values.map((/** @type {any} */ _, /** @type {number} */ i) => cell(row * width + i));
+  const heading = rows ? `${NAMES[rows.field]} ↓ ${NAMES[columns.field]} →` : NAMES[columns.field];
+  return h(
+    "div",
+    { class: "grid", tabindex: "0", role: "region", "aria-label": "Grid" },
+    h(
+      "table",
+      {},
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col", text: heading }),
+          ...columns.values.map((/** @type {any} */ value) =>
+            h("th", { scope: "col", text: String(value) }),
+          ),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        ...(rows?.values ?? [""]).map((/** @type {any} */ value, /** @type {number} */ row) =>
+          h("tr", {}, h("th", { scope: "row", text: String(value) }), ...line(row)),
+        ),
+      ),
+    ),
+  );
+}
