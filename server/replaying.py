@@ -35,9 +35,7 @@ def replay(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", help="File to write.", show_default="FILE-again.png, or its format"
-        ),
+        typer.Option("-o", "--output", help="File to write.", show_default="FILE-again.png"),
     ] = None,
     server: Server = None,
     input: Annotated[
@@ -86,12 +84,19 @@ def replay(
         warn(console, record["warnings"])
         record = followed(client, record, console)
         image = record["grid"] or record["images"][0]
-        path = output or file.with_name(f"{file.stem}-again.{record['spec']['output_format']}")
+        path = output or _beside(file, record["spec"]["output_format"])
         save(client, image, path, console, Shown(open, inline))
         same, verdict = _verdict(record["replay"])
         console.print(verdict)
     if not same:
         raise typer.Exit(1)
+
+
+def _beside(file: Path, form: str) -> Path:
+    """A name that two files of one stem do not share."""
+    kind = file.suffix.removeprefix(".")
+    stem = file.stem if kind in (form, "json", "txt", "") else f"{file.stem}-{kind}"
+    return file.with_name(f"{stem}-again.{form}")
 
 
 def _request(data: bytes, name: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Terminal:
         """The way in, and one command to try."""
         self._show(
             Text.assemble("\nDarkroom is ready at ", (url, "bold green"), "\n\n"),
+            Text.assemble("  Playground ", (f"{url}/", "underline"), "\n"),
             Text.assemble("  API docs   ", (f"{url}/docs", "underline"), "\n"),
             Text.assemble("  Try it     ", (curl_line(url), "bold"), "\n"),
             Text("  Stop       Ctrl-C\n"),

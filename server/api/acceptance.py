@@ -95,8 +95,8 @@ async def _unserved(gate: Gateway, spec: AnySpec, error: NoWorker) -> NoWorker:
         return error
     ready = ", ".join(name for name, is_ready in served.items() if is_ready) or "none"
     missing = [name for name in checkpoints(spec) if not served[name]]
-    start = (f"`darkroom worker --checkpoint {name}`" for name in missing)
-    message = "; start ".join([f"{error.message}; served now: {ready}", *start])
+    more = " ".join(f"--worker {name}" for name in missing)
+    message = f"{error.message}; served now: {ready}; to serve it, add `{more}` to `darkroom serve`"
     return NoWorker(message, field=error.field, retry_after=error.retry_after)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from server.api.recreate import SENT_FOR
 from server.api.schemas import Asked, WebhookRequest, said
 from server.api.uploads import decoded
 from server.errors import BadRequest, FieldError, InvalidRequest, InvalidSpec
+from server.infotext import infotext
 from server.pixels import BadPicture, open_picture
 from server.recipe import (
     MANIFEST,
@@ -140,7 +141,7 @@ def _understood(sent: Sent) -> Recipe:
     if sent.picture is not None:
         return _of_picture(sent, sent.picture, files)
     if sent.asked.infotext is not None:
-        said = parse_infotext(sent.asked.infotext)
+        said = _infotext(sent.asked.infotext, "infotext")
         return Recipe(sent.asked, sent.body, None, said, "", UNKNOWN, files)
     told = sent.asked.model_dump(include=set(Manifest.model_fields), exclude_none=True)
     found = _manifest(told)
@@ -172,13 +173,13 @@ def _of_picture(sent: Sent, data: bytes, files: Mapping[str, bytes]) -> Recipe:
     if MANIFEST in texts:
         found = _manifest(_object(texts[MANIFEST]))
         known = found.looks if found.pixels_sha256 else looks
-        warnings = _changed(looks, known)
+        warnings = (*_changed(looks, known), *_edited(found, texts.get(PARAMETERS, "")))
         return Recipe(sent.asked, sent.body, found, None, sha256, known, files, warnings)
     if PARAMETERS not in texts:
         raise InvalidSpec(
             f"{PICTURE}: carries no recipe, neither Darkroom's nor A1111's", field=PICTURE
         )
-    said = parse_infotext(texts[PARAMETERS])
+    said = _infotext(texts[PARAMETERS], PICTURE)
     return Recipe(sent.asked, sent.body, None, said, sha256, looks, files)
 
 
@@ -187,6 +188,26 @@ def _changed(looks: Looks, known: Looks) -> tuple[Warn, ...]:
         return ()
     message = f"{PICTURE}: was changed after it was drawn; it is compared with what was drawn"
     return (Warn(code="picture_changed", message=message, field=PICTURE),)
+
+
+def _edited(manifest: Manifest, text: str) -> Iterator[Warn]:
+    """An infotext beside a manifest is not read, and whoever edited it should know."""
+    if not text:
+        return
+    said, meant = parse_infotext(text), parse_infotext(infotext(manifest.spec, manifest.version))
+    both = said.settings.keys() & meant.settings.keys()
+    same = said.prompt == meant.prompt and said.negative_prompt == meant.negative_prompt
+    if not same or any(said.settings[name] != meant.settings[name] for name in both):
+        message = f"{PICTURE}: its infotext says something else than its manifest, which is drawn"
+        yield Warn(code="infotext_ignored", message=message, field=PICTURE)
+
+
+def _infotext(text: str, field: str) -> Infotext:
+    said = parse_infotext(text)
+    if not said.settings:
+        why = "there is no line of settings, such as `Steps: 20, Sampler: Euler a, Seed: 7`"
+        raise InvalidSpec(f"{field}: is no infotext: {why}", field=field)
+    return said
 
 
 def _object(text: str) -> Any:

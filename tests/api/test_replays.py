@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from server.infotext import infotext
 from server.recipe import looks_of
+from server.spec import SPEC
 from tests.api.house import Hands
 from tests.api.pictures import body, mask, picture, text
 
@@ -147,6 +149,19 @@ def test_a_picture_without_a_digest_is_compared_with_its_own_pixels(
     assert record["spec"]["seed"] == 7
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_an_edited_infotext_beside_a_manifest_is_not_drawn_and_that_is_said(
+    client: httpx.Client, manifest: dict[str, Any], edited: bool
+) -> None:
+    written = infotext(SPEC.validate_python(manifest["spec"], strict=False), "0.1.0")
+    said = written.replace("a red circle", "a green star") if edited else written
+    data = carrying(darkroom=json.dumps(manifest), parameters=said)
+    record = again(client, content=data, headers=PNG)
+    codes = {warning["code"] for warning in record["warnings"]} - {"picture_changed"}
+    assert codes == ({"infotext_ignored"} if edited else set())
+    assert record["spec"]["prompt"] == "a red circle"
+
+
 def test_what_an_infotext_says_in_vain_is_warned_of_or_refused(client: httpx.Client) -> None:
     said = f"{INFOTEXT}, Model: dreamlike, Face restoration: GFPGAN"
     record = again(client, json={"infotext": said})
@@ -215,6 +230,8 @@ def test_an_infotext_from_a_picture_needs_one(atelier: httpx.Client) -> None:
         ({"content": carrying(darkroom='{"sha256": "x"}'), "headers": PNG}, 422, "sha256: is not"),
         ({"content": b"x", "headers": {"Content-Type": "text/html"}}, 415, "text/plain"),
         ({"files": {"photo": ("a.png", picture())}}, 422, "photo: cannot be a file"),
+        ({"content": "milk\nbread", "headers": PLAIN}, 422, "infotext: is no infotext"),
+        ({"content": carrying(parameters="milk"), "headers": PNG}, 422, "image: is no infotext"),
         ({"json": {"infotext": "a\nSteps: 0, Seed: 1, Size: 8x8"}}, 422, "num_inference_steps"),
     ],
 )

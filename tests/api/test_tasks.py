@@ -434,6 +434,6 @@ def test_who_nobody_serves_is_told_with_who_is_served_and_how_to_change_that(
     assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
     assert answer.json()["detail"] == (
         "no worker serves 'x4' at the moment; served now: demo, any, painter, xl; "
-        "start `darkroom worker --checkpoint x4`"
+        "to serve it, add `--worker x4` to `darkroom serve`"
     )
     assert answer.headers["retry-after"] == "5"

@@ -37,6 +37,9 @@ def test_what_is_asked_for_is_drawn_and_seen(page: Page) -> None:
     assert shown(picture(page)) == ("circle", "red", "blue")
     told(page, "#easel-foot", PROMPT)
     expect(page.locator("#tiles li").first.locator("img")).to_be_visible()
+    with page.expect_download() as download:
+        page.locator("#easel-foot").get_by_role("link", name="Download").click()
+    assert shown(pixels(download.value.path().read_bytes())) == ("circle", "red", "blue")
 
 
 def test_the_page_weighs_less_than_150_kb(visit: Visits) -> None:
@@ -60,7 +63,16 @@ def test_progress_and_previews_are_seen_and_escape_cancels(page: Page, house: Se
     told(page, "#frame", "Canceled")
     told(page, "#tiles li", "Canceled")
     told(page, "#announcer", "canceled")
-    assert newest(house.url)["status"] == "canceled"
+    canceled = newest(house.url)
+    assert canceled["status"] == "canceled"
+
+    page.fill("#prompt", "something else")
+    page.locator("#frame").get_by_role("button", name="Reuse settings").click()
+    assert page.input_value("#prompt") == PROMPT
+    page.locator("#frame").get_by_role("button", name="Delete").click()
+    page.locator("#frame").get_by_role("button", name="Really delete").click()
+    told(page, "#frame", "Nothing on the easel yet")
+    assert httpx.get(f"{house.url}/v1/generations/{canceled['id']}").status_code == 410
 
 
 def test_who_waits_sees_their_place_and_can_cancel_with_the_button(page: Page) -> None:
@@ -167,6 +179,26 @@ def test_a_drawing_is_followed_through_a_gateway_that_dies(visit: Visits, house:
     assert shown(picture(page)) == ("circle", "red", "blue")
 
 
+def test_a_lost_connection_is_said_and_found_again(visit: Visits) -> None:
+    here = visit()
+    here.expected = ("ERR_",)
+    page = here.open()
+    status = page.context.new_page()
+    status.goto(here.url + "/status")
+    told(status, "#summary", "1 worker")
+    for address in ("**/v1/generations/*", "**/events", "**/v1/queue"):
+        page.context.route(address, lambda route: route.abort())
+    draw(page)
+    told(page, "#easel-foot", "Connection lost, trying again")
+    told(page, "#announcer", "Connection lost")
+    told(status, "#summary", "Old numbers, from")
+    expect(status.locator("#queues.old")).to_be_visible()
+    page.context.unroute_all()
+    finished(page)
+    told(status, "#summary", "1 worker")
+    expect(status.locator(".old, .notice")).to_have_count(0)
+
+
 def test_two_pictures_are_compared_by_a_slider(page: Page) -> None:
     draw(page, num_images=2)
     finished(page)
@@ -243,6 +275,28 @@ def test_a_sweep_is_shown_as_a_grid(visit: Visits) -> None:
     told(page, "#vary .fault", "between 1 and 150")
 
 
+def test_what_cannot_be_varied_is_not_offered_or_said_beside_it_once(visit: Visits) -> None:
+    here = visit()
+    here.expected = ("status of 422",)
+    page = here.open()
+    page.click("#vary summary")
+    expect(page.locator("#vary-rows [value=strength]")).to_have_count(0)
+    page.select_option("#vary-rows", "sampler")
+    expect(page.locator("#vary-columns [value=sampler]")).to_be_disabled()
+    draw(page)
+    expect(page.locator(".fault")).to_have_text("Give at least one value.")
+    expect(page.locator("#vary-rows-values")).to_be_focused()
+    page.fill("#vary-rows-values", "no such, nor this")
+    page.click("#draw")
+    told(page, ".fault", "Must be 'ddim'")
+    expect(page.locator(".fault")).to_have_count(1)
+    expect(page.locator(".notice")).to_have_count(0)
+    page.select_option("#vary-rows", "")
+    expect(page.locator("#vary-columns [value=sampler]")).to_be_enabled()
+    page.check("[name=task][value=image-to-image]", force=True)
+    expect(page.locator("#vary-rows [value=strength]")).to_have_count(1)
+
+
 def test_an_error_is_shown_beside_its_field_until_that_changes(visit: Visits) -> None:
     here = visit()
     here.expected = ("status of 422",)
@@ -263,7 +317,8 @@ def test_an_error_of_no_field_says_what_to_do(visit: Visits) -> None:
     page = here.open()
     page.context.set_offline(True)
     draw(page)
-    told(page, ".notice.error", "Check that `darkroom serve` is running")
+    told(page, ".notice.error", "Check that darkroom serve is running")
+    expect(page.locator(".notice code")).to_have_text("darkroom serve")
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     finished(page)

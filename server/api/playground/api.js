@@ -12,6 +12,8 @@
  *   urls: {self: string, cancel: string, events: string}}} Generation
  */
 
+const PATIENCE_MILLISECONDS = 5000;
+
 /** An answer that says what is wrong (RFC 9457), or that there was none. */
 export class Problem extends Error {
   /**
@@ -57,17 +59,20 @@ const posted = (body) => ({
   body: JSON.stringify(body),
 });
 
+/** What is asked again anyway is not waited for longer. */
+const patient = () => ({ signal: AbortSignal.timeout(PATIENCE_MILLISECONDS) });
+
 export const capabilities = () => ask("/v1/capabilities");
 export const checkpoints = () => ask("/v1/checkpoints");
 export const samplers = () => ask("/v1/samplers");
-export const queue = () => ask("/v1/queue");
+export const queue = () => ask("/v1/queue", patient());
 
 /** @param {string} prompt @param {any} reading @param {AbortSignal} signal */
 export const tokenize = (prompt, reading, signal) =>
   ask("/v1/tokenize", { ...posted({ prompt, ...reading }), signal });
 
 /** @param {string} id @returns {Promise<Generation>} */
-export const look = (id) => ask(`/v1/generations/${id}`);
+export const look = (id) => ask(`/v1/generations/${id}`, patient());
 
 /** @param {string} id @returns {Promise<Generation>} */
 export const cancel = (id) => ask(`/v1/generations/${id}/cancel`, { method: "POST" });

@@ -1,6 +1,6 @@
 /** Puts the playground together: form, easel, gallery, detail, and what happens between them. */
 
-import { abilities } from "/playground/abilities.js";
+import { abilities, takesPicture } from "/playground/abilities.js";
 import * as api from "/playground/api.js";
 import { Detail } from "/playground/detail.js";
 import { at } from "/playground/dom.js";
@@ -31,6 +31,11 @@ class Playground {
       cancel: () => this.cancel(),
       open: (generation, index) => this.detail.open(generation, index),
       example: (prompt) => this.#write(prompt),
+      reuse: (generation) => this.#reuse(generation),
+      remove: async (generation) => {
+        await this.#remove(generation);
+        at("draw").focus();
+      },
     });
     this.detail = new Detail({
       gallery: () => this.gallery.pictures,
@@ -114,12 +119,21 @@ class Playground {
     this.#leave = follow(generation, {
       changed: (now) => this.#changed(now),
       preview: (index, url) => this.easel.preview(index, url),
+      lost: () => this.#lost(),
       ended: (last) => (last ? this.#ended(last) : this.#gone(generation.id)),
     });
   }
 
+  #reached = true;
+  #lost() {
+    this.easel.lost();
+    if (this.#reached) announce("Connection lost, trying again");
+    this.#reached = false;
+  }
+
   /** @param {Generation} generation */
   #changed(generation) {
+    this.#reached = true;
     const before = this.#followed;
     this.#followed = generation;
     this.easel.follow(generation);
@@ -158,6 +172,8 @@ class Playground {
   /** @param {Generation} generation */
   #reuse(generation) {
     const { spec } = generation;
+    dismiss("lost");
+    dismiss("source");
     this.form.use(spec);
     this.#count();
     const lost = UNPLACED.filter((name) =>
@@ -181,6 +197,7 @@ class Playground {
     try {
       const answer = await fetch(image.url);
       if (!answer.ok) throw new api.Problem(await answer.json(), answer.status);
+      dismiss("lost");
       this.form.use({ ...generation.spec, sweep: null });
       this.form.seed.keep(false);
       await this.form.source.set(await answer.blob());
@@ -225,6 +242,7 @@ class Playground {
   /** What a prompt becomes depends on more than its words. */
   #formChanged() {
     if (!this.form) return;
+    if (this.form.source.file || !takesPicture(this.form.task)) dismiss("source");
     const reading = JSON.stringify(this.#reading());
     if (reading !== this.#read) this.#count();
     this.#read = reading;

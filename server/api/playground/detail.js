@@ -1,8 +1,9 @@
 /** One generation up close: its pictures, what it was drawn with, and what can be done with it. */
 
+import { deleting, downloading } from "/playground/actions.js";
 import { copy } from "/playground/clipboard.js";
 import { comparison } from "/playground/compare.js";
-import { at, h, icon } from "/playground/dom.js";
+import { at, h, icon, worded } from "/playground/dom.js";
 import { factsOf } from "/playground/facts.js";
 import { complain } from "/playground/notices.js";
 import { curlOf, infotextOf, pythonOf } from "/playground/recipes.js";
@@ -160,7 +161,6 @@ export class Detail {
   #side() {
     const { spec, warnings } = this.#generation;
     const image = this.#image;
-    const name = `${this.#generation.id}-${image.index}.${spec.output_format}`;
     const act = (/** @type {string} */ text, /** @type {() => void} */ click, about = {}) =>
       h("button", { type: "button", text, on: { click }, ...about });
     return h(
@@ -184,10 +184,10 @@ export class Detail {
               this.on.start(image, this.#generation);
             }),
         this.#rivals().length ? act("Compare", () => this.#compare(), { id: "compare" }) : null,
-        h("a", { class: "button", href: image.url, download: name }, icon("download"), "Download"),
+        downloading(this.#generation, image),
       ),
       factsOf(this.#generation, image),
-      ...warnings.map((warning) => h("p", { class: "warning", text: warning.message })),
+      ...warnings.map((warning) => h("p", { class: "warning" }, ...worded(warning.message))),
       h(
         "div",
         { class: "actions" },
@@ -198,34 +198,16 @@ export class Detail {
               infotextOf(image.url).then((text) => copy("Infotext", text), complain),
             )
           : null,
-        this.#deleting(),
+        deleting(() => this.#remove()),
       ),
     );
   }
 
-  /** A button that asks once more, in its own place. */
-  #deleting() {
-    const button = h("button", { type: "button", class: "danger", text: "Delete" });
-    button.addEventListener("click", async () => {
-      if (button.dataset.sure) {
-        const next = this.#neighbour(1) ?? this.#neighbour(-1);
-        await this.on.remove(this.#generation);
-        if (next) this.open(next);
-        else this.close();
-        return;
-      }
-      button.dataset.sure = "yes";
-      button.textContent = "Really delete";
-      button.addEventListener(
-        "blur",
-        () => {
-          delete button.dataset.sure;
-          button.textContent = "Delete";
-        },
-        { once: true },
-      );
-    });
-    return button;
+  async #remove() {
+    const next = this.#neighbour(1) ?? this.#neighbour(-1);
+    await this.on.remove(this.#generation);
+    if (next) this.open(next);
+    else this.close();
   }
 
   /** @returns {Shown[]} what this picture can be compared with: its sisters, then the gallery */

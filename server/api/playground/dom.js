@@ -20,6 +20,10 @@ export function h(tag, about = {}, ...children) {
   return made;
 }
 
+/** @param {string} text @returns {(string | HTMLElement)[]} with what stands in backticks as code */
+export const worded = (text) =>
+  text.split("`").map((part, place) => (place % 2 ? h("code", { text: part }) : part));
+
 /**
  * @param {string} name a symbol of icons.svg
  * @returns {SVGSVGElement}

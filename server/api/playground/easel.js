@@ -1,6 +1,7 @@
 /** The picture in the middle: what is being drawn, then what was. Decides nothing. */
 
-import { at, h } from "/playground/dom.js";
+import { deleting, downloading } from "/playground/actions.js";
+import { at, h, worded } from "/playground/dom.js";
 import { ENDED, duration } from "/playground/follow.js";
 import { sentence } from "/playground/notices.js";
 import { gridOf } from "/playground/sweep.js";
@@ -34,7 +35,11 @@ export class Easel {
   #told = h("p", { class: "told" });
   #left = h("p", { class: "left" });
 
-  /** @param {{cancel: () => void, open: (generation: Generation, index: number) => void, example: (prompt: string) => void}} on */
+  /**
+   * @param {{cancel: () => void, open: (generation: Generation, index: number) => void,
+   *   example: (prompt: string) => void, reuse: (generation: Generation) => void,
+   *   remove: (generation: Generation) => void}} on
+   */
   constructor(on) {
     this.on = on;
   }
@@ -87,6 +92,12 @@ export class Easel {
       : "";
   }
 
+  /** Until the next `follow`: what is known of it is old. */
+  lost() {
+    this.#told.textContent = "Connection lost, trying again";
+    this.#left.textContent = "";
+  }
+
   /** @param {number} index @param {string} url of a picture that is half done */
   preview(index, url) {
     const shot = this.#frame.querySelectorAll(".shot")[index];
@@ -119,8 +130,15 @@ export class Easel {
       );
     }
     const seconds = generation.metrics?.total_seconds;
+    const { images, grid } = generation;
+    const only = grid ?? (images.length === 1 ? images[0] : null);
     this.#foot.replaceChildren(
       h("p", { class: "told", text: generation.spec.prompt || "No prompt" }),
+      only ? downloading(generation, only) : "",
+      h("p", {
+        class: "hint",
+        text: `Click ${images.length === 1 ? "the" : "a"} picture for its details.`,
+      }),
       h("p", {
         class: "left",
         text: [`seed ${generation.spec.seed}`, seconds && `${seconds.toFixed(1)} s`]
@@ -128,7 +146,7 @@ export class Easel {
           .join(" · "),
       }),
       ...generation.warnings.map((warning) =>
-        h("p", { class: "warning", text: sentence(warning.message) }),
+        h("p", { class: "warning" }, ...worded(sentence(warning.message))),
       ),
     );
   }
@@ -176,7 +194,18 @@ export class Easel {
       generation.error && generation.status === "failed" ? sentence(generation.error.message) : "";
     this.#frame.replaceChildren(
       h("p", { class: "lead", text: ENDINGS[generation.status] ?? generation.status }),
-      h("p", { class: "hint", text: said || generation.spec.prompt }),
+      said && h("p", { class: "hint" }, ...worded(said)),
+      h("p", { class: "hint", text: generation.spec.prompt }),
+      h(
+        "div",
+        { class: "ways" },
+        h("button", {
+          type: "button",
+          text: "Reuse settings",
+          on: { click: () => this.on.reuse(generation) },
+        }),
+        deleting(() => this.on.remove(generation)),
+      ),
     );
     this.#foot.replaceChildren();
   }

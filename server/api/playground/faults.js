@@ -1,6 +1,6 @@
 /** Errors beside the fields that caused them. Knows where a field is shown, not what it means. */
 
-import { h } from "/playground/dom.js";
+import { h, worded } from "/playground/dom.js";
 import { sentence } from "/playground/notices.js";
 
 /**
@@ -52,10 +52,12 @@ function holderOf(form, field) {
 /** @param {Element} holder @param {string} message */
 function place(holder, message) {
   const id = `fault-${holder.getAttribute("data-field")}`.replace(/\W/g, "-");
-  holder.append(h("p", { class: "fault", id, text: message }));
+  if (holder.querySelector(`#${id}`)?.textContent === message) return; // said once is enough
+  holder.append(h("p", { class: "fault", id }, ...worded(message)));
   const folded = holder.closest("details");
   if (folded) folded.open = true;
-  const control = holder.querySelector("input:not([aria-hidden]), select, textarea");
+  const control =
+    holder.querySelector("input:not([aria-hidden])") ?? holder.querySelector("select, textarea");
   control?.setAttribute("aria-invalid", "true");
   if (control) describe(control, id, true);
 }

@@ -14,7 +14,7 @@ export const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
 /**
  * @param {Generation} generation
  * @param {{changed: (generation: Generation) => void, preview?: (index: number, url: string) => void,
- *   ended: (generation: Generation | null) => void}} heard `ended` gets null where it was deleted
+ *   lost?: () => void, ended: (generation: Generation | null) => void}} heard `ended` gets null where it was deleted
  * @returns {() => void} stops following
  */
 export function follow(generation, heard) {
@@ -38,6 +38,7 @@ export function follow(generation, heard) {
     heard.changed(known);
   };
   const look = async () => {
+    const before = known;
     try {
       const found = await api.look(generation.id);
       if (ENDED.has(found.status)) finish(found);
@@ -45,7 +46,7 @@ export function follow(generation, heard) {
     } catch (error) {
       if (error instanceof api.Problem && (error.status === 404 || error.status === 410))
         finish(null);
-      // anything else passes: the next look is in a second
+      else if (!over && known === before) heard.lost?.(); // until the next look or event
     }
   };
   const looking = setInterval(look, LOOK_MILLISECONDS);

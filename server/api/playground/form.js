@@ -158,7 +158,6 @@ export class Form {
       ["", "No"],
       ...upscalers.map((name) => /** @type {[string, string]} */ ([name, name])),
     ]);
-    this.sweep.offer(abilities.sweepFields);
   }
 
   /** @param {import("/playground/settings.js").Kept} kept */
@@ -168,7 +167,6 @@ export class Form {
     restore(this.element, kept); // what the checkpoint and the task have to choose from is there now
     this.seed.keep(kept.kept === true);
     at("vary").open = this.sweep.active;
-    this.sweep.offer(this.abilities.sweepFields);
     this.#adapt();
   }
 
@@ -212,6 +210,9 @@ export class Form {
     at("strength-part").hidden = !takesStrength(task);
     at("size-part").hidden = task === "upscale";
     at("noise-part").hidden = task !== "upscale";
+    this.sweep.offer(
+      this.abilities.sweepFields.filter((name) => name !== "strength" || takesStrength(task)),
+    );
     this.source.masked(takesMask(task));
     this.#bound();
     this.shape.offer(card, takesPicture(task), this.source.picture);

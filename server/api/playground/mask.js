@@ -32,6 +32,7 @@ export class Mask {
     });
     /** @type {CanvasRenderingContext2D} */
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+    this.checker = this.context.createPattern(checker(Math.max(width, height)), "repeat");
     this.ring = h("div", { class: "ring", hidden: true });
     this.size = h("input", {
       type: "range",
@@ -210,7 +211,7 @@ export class Mask {
     if (clear) context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     if (!points.length) return;
     context.globalCompositeOperation = erase ? "destination-out" : "source-over";
-    context.strokeStyle = "#ff8c1a";
+    context.strokeStyle = this.checker;
     context.lineWidth = 2 * radius;
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
@@ -249,4 +250,17 @@ export class Mask {
       this.ring.style.setProperty(name, `${pixels * shown}px`);
     }
   }
+}
+
+/** @param {number} side of the picture @returns {HTMLCanvasElement} black and white: seen on any picture */
+function checker(side) {
+  const cell = Math.max(1, Math.round(side / 80));
+  const made = h("canvas", { width: 2 * cell, height: 2 * cell });
+  const context = made.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, 2 * cell, 2 * cell);
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, cell, cell);
+  context.fillRect(cell, cell, cell, cell);
+  return made;
 }

@@ -1,6 +1,6 @@
 /** What concerns no single field: banners that say what to do, and words for screen readers. */
 
-import { at, h, icon } from "/playground/dom.js";
+import { at, h, icon, worded } from "/playground/dom.js";
 
 /** What a person can do about an error, by its code. */
 const ADVICE = /** @type {Record<string, string>} */ ({
@@ -24,7 +24,7 @@ export function notice(text, { kind = "info", action, key = text } = {}) {
   const shown = h(
     "div",
     { class: `notice ${kind}`, "data-key": key, role: kind === "error" ? "alert" : null },
-    h("p", { text }),
+    h("p", {}, ...worded(text)),
   );
   if (action)
     shown.append(

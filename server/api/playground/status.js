@@ -8,6 +8,10 @@ import { Plot } from "/playground/plot.js";
 
 const LOOK_MILLISECONDS = 1000;
 const LOOKS = 90;
+/** How the last look failed; empty where it did not. */
+let lost = "";
+/** When the numbers that are shown were so. */
+let seen = "";
 
 /** One checkpoint's queue, and its workers. */
 class Queue {
@@ -58,10 +62,17 @@ async function look() {
     const { checkpoints } = await api.queue();
     dismiss("unreachable");
     dismiss("broker_unavailable");
+    if (lost) dismiss(lost);
+    lost = "";
+    seen = new Date().toLocaleTimeString();
     show(checkpoints);
   } catch (error) {
-    complain(/** @type {api.Problem} */ (error));
+    const { code } = /** @type {api.Problem} */ (error);
+    if (code !== lost) complain(/** @type {api.Problem} */ (error));
+    lost = code;
+    if (seen) at("summary").textContent = `Old numbers, from ${seen}`;
   }
+  at("queues").classList.toggle("old", lost !== "");
 }
 
 /** @param {any[]} checkpoints */

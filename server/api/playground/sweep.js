@@ -1,5 +1,6 @@
 /** Varying one or two fields: how it is asked for, and the grid that comes of it. */
 
+import { fault } from "/playground/controls.js";
 import { at, fill, h } from "/playground/dom.js";
 
 const NAMES = /** @type {Record<string, string>} */ ({
@@ -30,6 +31,8 @@ export class Sweep {
         ...fields.map((field) => /** @type {[string, string]} */ ([field, NAMES[field] ?? field])),
       ]);
     }
+    const [rows, columns] = LINES.map((line) => at(`vary-${line}`));
+    if (rows.value === columns.value) columns.value = "";
     this.#label();
   }
 
@@ -42,13 +45,19 @@ export class Sweep {
     return this.fields.length > 0;
   }
 
-  /** @returns {Record<string, (number | string)[]> | null} as the request has it */
+  /**
+   * @returns {Record<string, (number | string)[]> | null} as the request has it
+   * @throws {import("/playground/api.js").Problem} where a field is given no value
+   */
   get asked() {
-    const lines = LINES.map((line) => [
-      at(`vary-${line}`).value,
-      valuesOf(at(`vary-${line}-values`).value),
-    ]);
-    return this.active ? Object.fromEntries(lines.filter(([field]) => field)) : null;
+    const asked = /** @type {Record<string, (number | string)[]>} */ ({});
+    for (const line of LINES) {
+      const field = at(`vary-${line}`).value;
+      if (!field) continue;
+      asked[field] = valuesOf(at(`vary-${line}-values`).value);
+      if (!asked[field].length) throw fault(`sweep.${field}`, "give at least one value");
+    }
+    return this.active ? asked : null;
   }
 
   /** @param {{field: string, values: any[]}[]} axes of a spec */
@@ -61,7 +70,7 @@ export class Sweep {
     this.#label();
   }
 
-  /** Errors come with the name of the field, so its line answers to that. */
+  /** A field is varied by one line; errors come with its name, so the line answers to that. */
   #label() {
     LINES.forEach((line, place) => {
       const field = at(`vary-${line}`).value;
@@ -70,13 +79,16 @@ export class Sweep {
         : place
           ? "sweep.columns"
           : "sweep";
+      const other = at(`vary-${LINES[1 - place]}`).value;
+      for (const option of at(`vary-${line}`).options)
+        option.disabled = option.value !== "" && option.value === other;
     });
   }
 }
 
 /** @param {string} text @returns {(number | string)[]} what is no number is left to the server */
 function valuesOf(text) {
-  const parts = text.split(/[,;\s]+/).filter(Boolean);
+  const parts = text.split(",").map((part) => part.trim()).filter(Boolean);
   return parts.map((part) => (Number.isFinite(Number(part)) ? Number(part) : part));
 }
 
