@@ -14,10 +14,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench clean
+.PHONY: help setup serve test chaos mutations check fix leak audit bench clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make .venv with everything pinned in constraints.txt (TORCH_INDEX=URL: see README)
 
@@ -26,6 +26,12 @@ serve: $(READY) ## Serve on http://127.0.0.1:8000 with its own Redis and the dem
 
 test: $(READY) ## Run every test that needs no GPU (ARGS="-k engine")
 	@$(BIN)/pytest -m "not gpu and not slow" -n 2 --dist loadgroup $(ARGS)
+
+chaos: $(READY) ## Kill everything for minutes while 500 generations are drawn, and count (CHAOS_SEED=…)
+	@$(BIN)/python -m tests.chaos --out benchmarks/results/chaos.json $(ARGS)
+
+mutations: $(READY) ## Take out what holds the queue together, part by part, and see that a test notices
+	@$(BIN)/python -m tests.mutations
 
 check: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -37,11 +43,20 @@ fix: $(READY) ## Format, and repair what the linter can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+leak: $(READY) ## Draw 2,000 pictures, with adapters and cancels, and see that memory stays flat
+	@$(BIN)/pytest -m slow -q -s tests/models/test_leaks.py $(ARGS)
+
 bench: $(READY) ## Measure, and print ratios (ARGS=…)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+audit: $(READY) ## Look for known holes in what is pinned, and list all licences (needs pypi.org)
+	@[ -x .audit/bin/pip-audit ] || { $(PYTHON) -m venv .audit && \
+		.audit/bin/pip install --disable-pip-version-check --quiet pip-audit==2.10.1 pip-licenses==5.5.5; }
+	.audit/bin/pip-licenses --python=$(BIN)/python --summary --partial-match --fail-on="GPL;AGPL;SSPL"
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 clean: ## Remove .venv and caches; data/ stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .audit .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 
 $(READY): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then \

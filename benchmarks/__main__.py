@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import accept, drawing, playground, service
+from benchmarks import accept, drawing, load, playground, service
 from benchmarks.timing import Figure
 from server.catalog import Card, load_catalog
-from server.models.loading import load
+from server.models.loading import load as load_checkpoint
 from server.models.sources import locate
 from tests.models import tiny
 
-PARTS = ("drawing", "accept", "service", "playground")
+PARTS = ("drawing", "accept", "service", "playground", "load")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -74,6 +74,8 @@ def measure(parts: list[str], rounds: int) -> Iterator[Figure]:
         yield from service_figures(rounds)
     if "playground" in parts:
         yield from playground.figures(rounds)
+    if "load" in parts:
+        yield from load.figures()
 
 
 def drawing_figures(rounds: int) -> Iterator[Figure]:
@@ -109,7 +111,7 @@ def service_figures(rounds: int) -> Iterator[Figure]:
 
 def a_subject(name: str, card: Card, folder: Path, size: int) -> drawing.Subject:
     """The same folder as our family loads it and as diffusers does."""
-    denoiser = load(card, "cpu", "float32")
+    denoiser = load_checkpoint(card, "cpu", "float32")
     return drawing.Subject(name, denoiser, a_pipeline(folder), drawing.mixed_specs(size))
 
 

@@ -8,14 +8,14 @@ adds cards or replaces shipped ones of the same name, and a card may extend anot
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from server.errors import CheckpointError, UnknownCheckpoint
+from server.errors import CheckpointError, Forbidden, UnknownCheckpoint
 from server.spec import (
     MAX_INPUT_PIXELS,
     Frozen,
@@ -152,16 +152,32 @@ class Card(Frozen):
 class Catalog(Mapping[str, Card]):
     """Cards by name, in the order of their files."""
 
-    def __init__(self, cards: Mapping[str, Card]) -> None:
+    def __init__(self, cards: Mapping[str, Card], closed: Iterable[str] = ()) -> None:
         self._cards = dict(cards)
+        self.closed = frozenset(closed)
+        """Names of cards that are there for others only."""
+
+    def only(self, names: Collection[str]) -> Catalog:
+        """The same for somebody who may draw with these alone."""
+        cards = {name: card for name, card in self._cards.items() if name in names}
+        return Catalog(cards, self._cards.keys() - cards.keys())
+
+    def check_open(self, name: str) -> None:
+        """Raises Forbidden where a card of this name is there for others only."""
+        if name in self.closed:
+            raise Forbidden(f"this key may not draw with {name}; it may with: {self._known}")
+
+    @property
+    def _known(self) -> str:
+        return ", ".join(self._cards) or "none"
 
     def __getitem__(self, name: str) -> Card:
         try:
             return self._cards[name]
         except KeyError:
-            known = ", ".join(self._cards)
+            self.check_open(name)
             raise UnknownCheckpoint(
-                f"there is no checkpoint {name[:80]!r} in the catalog; it has: {known}",
+                f"there is no checkpoint {name[:80]!r} in the catalog; it has: {self._known}",
                 field="checkpoint",
             ) from None
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from server import __version__, drawing, queueing, replaying
+from server import __version__, drawing, keyring, queueing, replaying
 from server.catalog import Catalog, load_catalog
 from server.child import HOPELESS
 from server.config import Settings
@@ -51,6 +51,7 @@ app = typer.Typer(
 )
 checkpoints = typer.Typer(no_args_is_help=True, help="What can be drawn with.")
 app.add_typer(checkpoints, name="checkpoints")
+app.add_typer(keyring.keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)
@@ -88,7 +89,6 @@ def serve(
       darkroom serve --redis redis://10.0.0.5:6379/0 --catalog my-cards.toml
     """
     from server.api.openai.names import aliases_of
-    from server.listener import refuse_open_door
     from server.supervisor import Supervisor
     from server.terminal import JsonLines, Terminal
 
@@ -103,7 +103,6 @@ def serve(
         log_level=log_level,
         log_format=log_format,
     )
-    refuse_open_door(settings)
     cards = load_catalog(settings.catalog)
     served = [worker.partition("@")[0] for worker in settings.workers.split()]
     if not served:
@@ -145,11 +144,12 @@ def gateway(
         log_level=log_level,
         log_format=log_format,
     )
+    from server.broker.accounts import locked_at
     from server.gateway import run_gateway
     from server.listener import refuse_open_door
 
     _need_redis(settings)
-    refuse_open_door(settings)
+    refuse_open_door(settings, locked=locked_at(settings.redis))
     run_gateway(settings, load_catalog(settings.catalog), _listener(settings, fd))
 
 

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     insecure_no_auth: bool = Field(
         False, description="Listen on other than loopback addresses although there are no keys."
     )
+    docs: bool = Field(
+        True, description="Answer /docs and /openapi.json, to everybody; the API's own description."
+    )
     workers: str = Field(
         "demo",
         description="What `serve` starts workers for: CHECKPOINT[@DEVICE], separated by spaces.",
@@ -66,6 +69,18 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32 * 2**20, gt=0, description="Larger request bodies are refused while being read."
     )
+    slow_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="How long a client may take to send a request's head, its body (and a second "
+        "more for each 16 KiB of it), or to take the next part of an answer.",
+    )
+    max_connections: int = Field(
+        10_000, gt=0, description="Connections a gateway process holds; others are refused."
+    )
+    max_streams: int = Field(
+        500, gt=0, description="Event streams that one owner may have open at a gateway process."
+    )
     max_wait_seconds: float = Field(
         600.0,
         gt=0,
@@ -79,7 +94,16 @@ class Settings(BaseSettings):
         "A1111 doors is canceled; a retry meanwhile joins it. 0: never.",
     )
     max_queued: int = Field(
-        1000, gt=0, description="Generations that may wait per checkpoint before 503."
+        1000,
+        gt=0,
+        description="Generations that may wait per checkpoint; beyond it each key may have an "
+        "equal share, and else gets 503.",
+    )
+    max_queued_seconds: float = Field(
+        900.0,
+        gt=0,
+        description="The longest predicted wait in the queue; who would wait longer gets 503 and "
+        "is told when to come back.",
     )
     no_worker_seconds: float = Field(
         60.0,
@@ -87,7 +111,21 @@ class Settings(BaseSettings):
         description="How long after its last worker was seen a checkpoint still accepts work.",
     )
     retention_seconds: int = Field(
-        86_400, gt=0, description="How long records of finished generations are kept."
+        86_400,
+        gt=0,
+        description="How long finished generations are kept, with their images and what was sent.",
+    )
+    sweep_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="How often the image store is compared with the records, and cleared of what "
+        "none names. 0: never.",
+    )
+    min_free_bytes: int = Field(
+        512 * 2**20,
+        ge=0,
+        description="With less than this left in the folder of the image store, new generations "
+        "are refused. 0: no matter.",
     )
     webhook_secret: SecretStr | None = Field(
         None,
@@ -168,6 +206,14 @@ class Settings(BaseSettings):
             rule = f"at most a third of lease_seconds, which is {lease:g}"
             raise ValueError(f"must be {rule}, or a live worker has its generations taken over")
         return beat
+
+    @field_validator("redis")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        """It may hold a password, so it is not repeated."""
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
 
     @field_validator("aliases")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from server.options import Inline, Open, Output, Server, settings_of
+from server.options import Inline, Key, Open, Output, Server, settings_of
 from server.spec import Task
 
 GUIDANCE_SCALES = "1.5,2,3,4,5,6,7,8"
@@ -35,6 +35,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     output: Output = Path("out.png"),
     server: Server = None,
+    key: Key = None,
     negative_prompt: Negative = None,
     checkpoint: Checkpoint = None,
     task: Annotated[
@@ -144,7 +145,7 @@ def generate(
     } | _sides(size)
     files = {"image": image, "mask_image": mask, "depth_map": depth_map}
     given = {field: path for field, path in files.items() if path is not None}
-    draw(settings_of(), _given(body), given, output, server, Shown(open, inline))
+    draw(settings_of(), _given(body), given, output, server, Shown(open, inline), key)
 
 
 def sweep(
@@ -160,6 +161,7 @@ def sweep(
         Path, typer.Option("-o", "--output", file_okay=False, help="Folder for the pictures.")
     ] = Path("sweep"),
     server: Server = None,
+    key: Key = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,7 +205,7 @@ def sweep(
         "sweep": varied,
     } | _sides(size)
     given = _given({name: value for name, value in body.items() if name not in varied})
-    draw_sweep(settings_of(), given, _lines(prompts), output, server)
+    draw_sweep(settings_of(), given, _lines(prompts), output, server, key)
 
 
 def _task(

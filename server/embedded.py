@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -28,6 +29,8 @@ LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 OLDEST = (6, 2)
+PLACE = "url"
+"""File that says where the one that was started last is reached."""
 
 # Runs in a fresh interpreter and then becomes the command, so nothing of ours runs after a fork.
 _TIE = """
@@ -88,6 +91,35 @@ def _version(path: str) -> tuple[int, ...]:
         return ()
     match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", text)
     return tuple(int(part) for part in match.groups()) if match else ()
+
+
+@contextlib.contextmanager
+def reached(data_dir: Path) -> Iterator[str]:
+    """The URL of the Redis of a data directory: of the one that runs, or of one that is started for
+    as long as the block lasts.
+
+    Raises:
+        DarkroomError: it runs and does not answer, or it does not start.
+    """
+    if (running := _running(data_dir)) is not None:
+        yield running
+        return
+    own = EmbeddedRedis(data_dir)
+    own.start()
+    try:
+        yield own.url
+    finally:
+        own.stop()
+
+
+def _running(data_dir: Path) -> str | None:
+    try:
+        url = (data_dir.resolve() / "redis" / PLACE).read_text()
+        with contextlib.closing(redis.Redis.from_url(url, socket_timeout=5.0)) as client:
+            client.ping()
+    except (OSError, ValueError, redis.RedisError):  # ValueError: it is being written
+        return None
+    return url
 
 
 class EmbeddedRedis:
@@ -192,11 +224,11 @@ class EmbeddedRedis:
             )
 
     def _place_socket(self) -> None:
-        if len(os.fsencode(self.folder / "redis.sock")) <= LONGEST_SOCKET_PATH:
-            return
-        if self._private is None:
-            self._private = Path(tempfile.mkdtemp(prefix="darkroom-", dir="/tmp"))
-        self._socket = self._private / "redis.sock"
+        if len(os.fsencode(self.folder / "redis.sock")) > LONGEST_SOCKET_PATH:
+            if self._private is None:
+                self._private = Path(tempfile.mkdtemp(prefix="darkroom-", dir="/tmp"))
+            self._socket = self._private / "redis.sock"
+        (self.folder / PLACE).write_text(self.url)
 
     def _options(self) -> list[str]:
         options = {

@@ -3,21 +3,32 @@
 DarkroomError
 ├── RequestError                the caller can fix it
 │   ├── BadRequest          400  not JSON, or not readable
+│   ├── Unauthenticated     401  no key, or one that is not good
+│   ├── Forbidden           403  the key is good, but not for this
 │   ├── CrossSite           403  a page of another site had a browser send it
 │   ├── NotFound            404  no such thing, or not yours
 │   ├── MethodNotAllowed    405
 │   ├── NotAcceptable       406  none of the formats asked for can be made
-│   ├── Gone                410  it was here and has been deleted
+│   ├── RequestTimeout      408  the client stopped sending it
+│   ├── Gone                410  it was here; it was deleted, or kept for long enough
 │   ├── BodyTooLarge        413
 │   ├── UnsupportedMediaType 415 the body is not declared to be JSON
+│   ├── HeadTooLarge        431
 │   ├── InvalidFields            names each field that is wrong
 │   │   ├── InvalidRequest  422  missing, unknown or of the wrong type
 │   │   └── InvalidSpec     422  cannot be drawn
 │   │       └── UnknownCheckpoint
-│   └── IdempotencyConflict 422  the same key came with another body
+│   ├── IdempotencyConflict 422  the same key came with another body
+│   └── TooManyRequests          try again after `retry_after` seconds
+│       ├── RateLimited     429  the key came too often within a minute
+│       ├── TooManyStreams  429  of one owner
+│       └── QuotaExceeded   429  the key has as much queued or drawn as it may
 ├── Unavailable                 try again after `retry_after` seconds
 │   ├── QueueFull           503
+│   ├── DeadlineUnmeetable  503  too much is ahead of it
+│   ├── TooManyConnections  503  to this gateway
 │   ├── NoWorker            503  nobody serves this checkpoint
+│   ├── StorageFull         503  no room for more pictures
 │   ├── StillDrawing        503  it takes longer than an answer is held back
 │   └── BrokerUnavailable   503  Redis is away or refuses writes
 ├── CheckpointError         500  a checkpoint cannot be loaded; says which part
@@ -75,6 +86,18 @@ class BadRequest(RequestError):
     """The body is not what the content type says."""
 
 
+class Unauthenticated(RequestError):
+    """No API key came with it, or one that is unknown, revoked or expired."""
+
+    code, status = "unauthenticated", 401
+
+
+class Forbidden(RequestError):
+    """The API key is good, but lacks the scope or the checkpoint that this needs."""
+
+    code, status = "forbidden", 403
+
+
 class CrossSite(RequestError):
     """A page of another site had a browser send it; who opened that page need not know."""
 
@@ -99,8 +122,14 @@ class NotAcceptable(RequestError):
     code, status = "not_acceptable", 406
 
 
+class RequestTimeout(RequestError):
+    """The client stopped sending it, or sent it too slowly."""
+
+    code, status = "request_timeout", 408
+
+
 class Gone(RequestError):
-    """It existed and has been deleted."""
+    """It existed, and was deleted or has been kept for as long as the server keeps things."""
 
     code, status = "gone", 410
 
@@ -115,6 +144,12 @@ class UnsupportedMediaType(RequestError):
     """Bodies are read as JSON only where `Content-Type` says that they are."""
 
     code, status = "unsupported_media_type", 415
+
+
+class HeadTooLarge(RequestError):
+    """The request line and the headers passed the limit while they were being read."""
+
+    code, status = "head_too_large", 431
 
 
 class InvalidFields(RequestError):
@@ -161,6 +196,30 @@ class IdempotencyConflict(RequestError):
     code, status = "idempotency_conflict", 422
 
 
+class TooManyRequests(RequestError):
+    """Somebody asks for more than their share; it is there again after `retry_after` seconds."""
+
+    code, status = "too_many_requests", 429
+
+
+class RateLimited(TooManyRequests):
+    """More requests within a minute than this API key, or this address without one, may send."""
+
+    code = "rate_limited"
+
+
+class QuotaExceeded(TooManyRequests):
+    """The API key has as much queued, running or drawn today as it may have."""
+
+    code = "quota_exceeded"
+
+
+class TooManyStreams(TooManyRequests):
+    """The owner has as many event streams open at this gateway as one may have."""
+
+    code = "too_many_streams"
+
+
 class Unavailable(DarkroomError):
     """Nothing is wrong with the request; try again later."""
 
@@ -173,10 +232,28 @@ class QueueFull(Unavailable):
     code = "queue_full"
 
 
+class DeadlineUnmeetable(Unavailable):
+    """So much is ahead of it that its deadline would pass."""
+
+    code = "deadline_unmeetable"
+
+
+class TooManyConnections(Unavailable):
+    """This gateway has as many connections open as it may have."""
+
+    code = "too_many_connections"
+
+
 class NoWorker(Unavailable):
     """No worker of this checkpoint has been seen lately."""
 
     code = "no_worker"
+
+
+class StorageFull(Unavailable):
+    """The image store has too little room left to take more work; what was accepted goes on."""
+
+    code = "storage_full"
 
 
 class StillDrawing(Unavailable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -129,6 +130,19 @@ def parsed(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
             fields = {}
 
 
+def bearer(key: str | None) -> dict[str, str]:
+    """The headers that an API key is sent in, if there is one.
+
+    Raises:
+        DarkroomError: it cannot be one; does not repeat it.
+    """
+    if not key:
+        return {}
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise DarkroomError("--key or DARKROOM_KEY: this is no API key; they look like dr_…")
+    return {"Authorization": f"Bearer {key}"}
+
+
 def checked(response: httpx.Response) -> httpx.Response:
     """The response.
 
@@ -141,4 +155,6 @@ def checked(response: httpx.Response) -> httpx.Response:
         detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
         detail = response.text[:200]
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        detail = f"{detail}; give one with DARKROOM_KEY or --key (`darkroom keys create` makes one)"
     raise DarkroomError(f"{response.status_code}: {detail}")

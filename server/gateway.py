@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -14,6 +15,9 @@ from server.listener import url_of
 
 log = logging.getLogger("darkroom.gateway")
 
+OTHER_FILES = 500
+"""That a gateway has open beside its connections: to Redis, to the store, its logs."""
+
 
 def run_gateway(settings: Settings, catalog: Catalog, listener: socket.socket) -> None:
     """Serve HTTP on the listener until SIGTERM or SIGINT, then finish what is being answered."""
@@ -22,7 +26,23 @@ def run_gateway(settings: Settings, catalog: Catalog, listener: socket.socket) -
         signal.signal(signum, lambda *_: sys.exit(0))
     if settings.log_level != "debug":  # uvicorn tells each of its own steps at info
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    server = make_server(settings, catalog)
+    most = room_for(settings.max_connections)
+    server = make_server(settings.model_copy(update={"max_connections": most}), catalog)
     server.config.timeout_graceful_shutdown = max(1, round(settings.drain_seconds))
     log.info("listening on %s", url_of(listener))
     server.run(sockets=[listener])
+
+
+def room_for(connections: int) -> int:
+    """So many connections, or as many as this process may hold open: each is a file to the system,
+    and what it has no number for is not even refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    room = max(1, wanted - OTHER_FILES)
+    if room < connections:
+        log.warning("at most %d connections: this process may open %d files", room, wanted)
+    return room

@@ -11,18 +11,24 @@ from server.errors import DarkroomError
 BACKLOG = 2048
 
 
-def refuse_open_door(settings: Settings) -> None:
-    """Without API keys, only this machine may come in, unless the operator insists.
+def is_private(settings: Settings) -> bool:
+    """Whether nobody needs a key to come in: only this machine can, or the operator insists."""
+    return settings.insecure_no_auth or is_loopback(settings.host)
+
+
+def refuse_open_door(settings: Settings, *, locked: bool | None) -> None:
+    """Without API keys, only this machine may come in, unless the operator insists. Where it is not
+    known whether there are keys, everybody needs one.
 
     Raises:
-        DarkroomError: the host is not a loopback address.
+        DarkroomError: there are none and the host is not a loopback address.
     """
-    if settings.insecure_no_auth or is_loopback(settings.host):
+    if is_private(settings) or locked is not False:
         return
     raise DarkroomError(
-        f"{settings.host} can be reached from other machines and Darkroom has no keys yet, so "
-        "anyone could use it; listen on 127.0.0.1 behind a proxy that checks who comes, "
-        "or say --insecure-no-auth"
+        f"{settings.host} can be reached from other machines and there are no API keys, so anyone "
+        "could use it; make one with `darkroom keys create NAME`, or listen on 127.0.0.1 behind a "
+        "proxy that checks who comes, or say --insecure-no-auth"
     )
 
 

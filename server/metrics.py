@@ -5,6 +5,8 @@ A process makes one of these classes from a registry of its own; nothing is glob
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
@@ -49,6 +51,32 @@ class GatewayMetrics:
             ["state"],
             registry=registry,
         )
+        self.queued_expired_total = Counter(
+            "darkroom_queued_expired_total",
+            "Generations ended in the queue because their deadline passed, though nobody looked.",
+            registry=registry,
+        )
+        self.records_expired_total = Counter(
+            "darkroom_records_expired_total",
+            "Records removed, with their images, because they were kept for long enough.",
+            registry=registry,
+        )
+        self.swept_files_total = Counter(
+            "darkroom_swept_files_total",
+            "Files removed from the image store because no record named them.",
+            registry=registry,
+        )
+        self.store_errors_total = Counter(
+            "darkroom_store_errors_total",
+            "Times the image store refused a read, a write or a removal.",
+            registry=registry,
+        )
+        self.store_free_bytes = Gauge(
+            "darkroom_store_free_bytes",
+            "What is left in the folder of the image store; NaN where there is no telling.",
+            registry=registry,
+        )
+        self.store_free_bytes.set(math.nan)
         self.queue_depth = Gauge(
             "darkroom_queue_depth",
             "Generations that wait for a worker, read when this page is.",
@@ -106,11 +134,38 @@ class WorkerMetrics:
             ["state"],
             registry=registry,
         )
+        self.generations_failed_total = Counter(
+            "darkroom_generations_failed_total",
+            "Generations that ended here with an error, by its code.",
+            ["code"],
+            registry=registry,
+        )
+        self.out_of_memory_total = Counter(
+            "darkroom_out_of_memory_total",
+            "Device calls that did not fit: retried with caches freed, split, or failed alone.",
+            ["remedy"],
+            registry=registry,
+        )
+        self.decoded_again_total = Counter(
+            "darkroom_decoded_again_total",
+            "NaN or blank pictures, by what the autoencoder in float32 says they are: a picture, "
+            "blank or not_finite.",
+            ["found"],
+            registry=registry,
+        )
         self.leases_lost_total = Counter(
             "darkroom_leases_lost_total", "Claims lost while being drawn.", registry=registry
         )
+        self.store_errors_total = Counter(
+            "darkroom_store_errors_total",
+            "Times the image store refused a read, a write or a removal.",
+            registry=registry,
+        )
         self.takeovers_total = Counter(
             "darkroom_takeovers_total", "Generations of dead workers put back.", registry=registry
+        )
+        self.retries_total = Counter(
+            "darkroom_retries_total", "Generations tried again after a fault.", registry=registry
         )
         self.quarantined_total = Counter(
             "darkroom_quarantined_total", "Generations that kept killing.", registry=registry

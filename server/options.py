@@ -38,7 +38,7 @@ NoAuth = Annotated[
     bool | None,
     _option(
         "--insecure-no-auth",
-        "Let other machines in although Darkroom has no keys yet.",
+        "Let other machines in, and anybody on them, although there are no API keys.",
         "off",
     ),
 ]
@@ -72,6 +72,17 @@ Server = Annotated[
         help="Who draws, e.g. http://10.0.0.5:8000; or name it in DARKROOM_SERVER. Without either: "
         "the server of this machine, at DARKROOM_PORT or 8000; where none answers, commands that "
         "draw start a private one for themselves.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DARKROOM_KEY",
+        metavar="KEY",
+        help="API key, where the server wants one. Better in DARKROOM_KEY: what is typed here can "
+        "be seen by others of this machine.",
+        show_default=False,
+        show_envvar=True,
     ),
 ]
 Open = Annotated[bool, typer.Option("--open", help="Open the picture with the system's viewer.")]

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+PNG, JPEG = b"\x89PNG", b"\xff\xd8"
+"""Their first bytes."""
+MOST_PARTS = 10_000
+"""Chunks of a PNG, segments of a JPEG: each is a step of a slow loop, and may be a few bytes."""
+MOST_SCANS = 50
+"""Of a progressive JPEG, which has ten or so. Each goes over the whole picture, and may be as short
+as a line of this text: a file of a megabyte would take a core for ten minutes."""
+SCAN = b"\xff\xda"
 DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
 """Pillow's modes with more than 8 bits a pixel, as read from 16-bit PNGs."""
 
@@ -55,12 +63,14 @@ def open_picture(data: bytes, max_pixels: int = MAX_INPUT_PIXELS) -> Image.Image
         BadPicture: it is none of them, cut short, or too large; says which.
     """
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = _recognized(data)
         _expect_at_most(max_pixels, picture)
         # A photograph may hold a second picture, for its depth or brightness; the first one counts.
         if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
             raise BadPicture("is an animation; send a single picture")
         picture.load()
+        if picture.mode == "P" and picture.palette is None:
+            raise BadPicture("cannot be decoded: its palette is missing")
         return _upright(picture)
     except BadPicture:
         raise
@@ -76,7 +86,7 @@ def size_of(data: bytes) -> Size | None:
     """Width and height of a picture, upright, from the head of its file; None where it has none
     that could be read."""
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = _recognized(data)
         turned = TURNS.get(picture.getexif().get(ORIENTATION, 1)) in SIDEWAYS
     except Exception:  # As above; what is wrong with it is said when it is opened.
         return None
@@ -96,6 +106,40 @@ def brightest(mask: Image.Image) -> int:
     found = mask.convert("L").getextrema()[1]
     assert isinstance(found, int)
     return found
+
+
+def _recognized(data: bytes) -> Image.Image:
+    """By its head; nothing is decoded yet, and nothing needs long to be."""
+    steps = _steps(data)
+    if steps > MOST_PARTS:
+        raise BadPicture(f"has more than the {MOST_PARTS:,} parts that are read; save it again")
+    if data[:2] == JPEG and data.count(SCAN) > MOST_SCANS:
+        raise BadPicture(f"has more than the {MOST_SCANS} scans that are read; save it again")
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _steps(data: bytes) -> int:
+    """How many parts there are of a PNG, or of a JPEG before its picture; beyond `MOST_PARTS` they
+    are not counted."""
+    walk = {PNG: _chunk_after, JPEG: _segment_after}.get(data[:4] if data[:4] == PNG else data[:2])
+    steps, place = 0, 8 if data[:4] == PNG else 2
+    while walk is not None and place < len(data) and steps <= MOST_PARTS:
+        steps, place = steps + 1, walk(data, place)
+    return steps
+
+
+def _chunk_after(data: bytes, place: int) -> int:
+    if data[place + 4 : place + 8] == b"IEND":
+        return len(data)
+    return place + 12 + int.from_bytes(data[place : place + 4])
+
+
+def _segment_after(data: bytes, place: int) -> int:
+    if data[place : place + 2] == SCAN:
+        return len(data)
+    if data[place] != 0xFF or data[place + 1 : place + 2] == b"\xff":  # padding
+        return place + 1
+    return place + 2 + int.from_bytes(data[place + 2 : place + 4])
 
 
 def _expect_at_most(max_pixels: int, picture: Image.Image) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.errors import DarkroomError
-from server.options import Server, settings_of
+from server.options import Key, Server, settings_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +19,7 @@ NOTHING = "-"
 
 def queue(
     server: Server = None,
+    key: Key = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Look again every second, until Ctrl-C.")
     ] = False,
@@ -41,6 +42,7 @@ def queue(
     from rich.console import Console
     from rich.live import Live
 
+    from server.following import bearer
     from server.listener import url
     from server.remote import running_server
 
@@ -51,7 +53,7 @@ def queue(
         raise DarkroomError(f"no server answers at {here}; name one with --server")
     console = Console()
     try:
-        with httpx.Client(base_url=where, timeout=10.0) as client:
+        with httpx.Client(base_url=where, timeout=10.0, headers=bearer(key)) as client:
             if not watch:
                 console.print(_table(_asked(client), every))
                 return

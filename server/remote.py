@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from server.config import Settings
 from server.errors import DarkroomError
-from server.following import checked, followed, warn
+from server.following import bearer, checked, followed, warn
 from server.listener import url
 from server.private import private_server
 from server.spec import OutputFormat
@@ -51,6 +51,7 @@ def draw(
     output: Path,
     server: str | None,
     shown: Shown,
+    key: str | None = None,
 ) -> None:
     """Draw it and write the file or files. `files` are pictures to send, by field.
 
@@ -59,7 +60,7 @@ def draw(
     """
     expect_writable(output)
     body = body | {"output_format": FORMATS[output.suffix.lower()]}
-    with connected(settings, _checkpoints(body), server) as (client, console):
+    with connected(settings, _checkpoints(body), server, key) as (client, console):
         record = followed(client, _submitted(client, body, files, console), console)
         images = record["images"]
         for path, image in zip(_names(output, len(images)), images, strict=True):
@@ -80,6 +81,7 @@ def draw_sweep(
     prompts: Sequence[str],
     folder: Path,
     server: str | None,
+    key: str | None = None,
 ) -> None:
     """Draw each prompt with each setting of the sweep: `001-….png` and `001-grid.png` for the
     first, and so on; `index.tsv` says which prompt each number stands for.
@@ -92,7 +94,7 @@ def draw_sweep(
         (folder / INDEX).write_text(_index(prompts), "utf-8")
     except OSError as error:
         raise DarkroomError(f"cannot write: {error}") from error
-    with connected(settings, _checkpoints(body), server) as (client, console):
+    with connected(settings, _checkpoints(body), server, key) as (client, console):
         waiting: deque[dict[str, Any]] = deque()
         try:
             for number, prompt in enumerate(prompts, 1):
@@ -112,13 +114,13 @@ def draw_sweep(
 
 @contextlib.contextmanager
 def connected(
-    settings: Settings, checkpoints: Sequence[str], server: str | None
+    settings: Settings, checkpoints: Sequence[str], server: str | None, key: str | None = None
 ) -> Iterator[tuple[httpx.Client, Console]]:
     """A connection to whoever draws with these; what goes wrong on it or on the disk, in words."""
     console = Console(stderr=True, highlight=False)
     with (
         _somebody(settings, checkpoints, server, console) as where,
-        httpx.Client(base_url=where, timeout=httpx.Timeout(30.0)) as client,
+        httpx.Client(base_url=where, timeout=30.0, headers=bearer(key)) as client,
     ):
         try:
             yield client, console

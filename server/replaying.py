@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.errors import DarkroomError
-from server.options import Inline, Open, Server, settings_of
+from server.options import Inline, Key, Open, Server, settings_of
 
 if TYPE_CHECKING:
     from server.catalog import Catalog
@@ -38,6 +38,7 @@ def replay(
         typer.Option("-o", "--output", help="File to write.", show_default="FILE-again.png"),
     ] = None,
     server: Server = None,
+    key: Key = None,
     input: Annotated[
         Path | None, _file("--input", "The picture that it was drawn from, if it was.")
     ] = None,
@@ -77,7 +78,7 @@ def replay(
     except OSError as error:
         raise DarkroomError(f"cannot read: {error}") from error
     needed = _checkpoints(sent, load_catalog(settings.catalog))
-    with connected(settings, needed, server) as (client, console):
+    with connected(settings, needed, server, key) as (client, console):
         params = {"strict": strict}
         answer = client.post("/v1/generations/replay", files=sent | parts, params=params)
         record = dict(checked(answer).json())

@@ -94,6 +94,9 @@ TAKES_ETA = frozenset({Sampler.DDIM, Sampler.TCD})
 """The samplers whose diffusers class has an eta; the others ignore it."""
 
 
+TWO_CALLS = frozenset({Sampler.HEUN, Sampler.DPM2, Sampler.DPM2_A, Sampler.DPMPP_SDE})
+"""Samplers of the second order, with two UNet calls for each step but the last."""
+
 FROM_NOISE_ONLY = frozenset({Sampler.IPNDM})
 """Samplers whose diffusers class cannot add noise to a picture, nor share a schedule."""
 
@@ -432,3 +435,8 @@ class Warn(Frozen):
 def new_generation_id() -> str:
     """A fresh public id: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
     return f"gen_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def made_at(id: str) -> float:
+    """When a public id was made, in seconds since the epoch."""
+    return int(id[4:16], 16) / 1000

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from server.spec import (
+    TWO_CALLS,
     AnySpec,
     Axis,
     Enlarged,
@@ -57,12 +58,15 @@ class Stage(Frozen):
     @property
     def expected_steps(self) -> int:
         """About how many UNet calls it needs, over all its images."""
-        spec = self.spec
-        share = (self.end - self.begin) * (1.0 if self.begin else getattr(spec, "strength", 1.0))
-        if spec.sweep is None:
-            return spec.num_images * round(share * spec.num_inference_steps)
-        images = (spec.alone(index) for index in range(spec.num_images))
-        return sum(round(share * image.num_inference_steps) for image in images)
+        if self.spec.sweep is None:
+            return self.spec.num_images * self._calls(self.spec)
+        images = map(self.spec.alone, range(self.spec.num_images))
+        return sum(map(self._calls, images))
+
+    def _calls(self, image: Spec) -> int:
+        share = (self.end - self.begin) * (1.0 if self.begin else getattr(image, "strength", 1.0))
+        steps = round(share * image.num_inference_steps)
+        return 2 * steps - 1 if steps and image.sampler in TWO_CALLS else steps
 
 
 def checkpoints(spec: AnySpec) -> tuple[str, ...]:

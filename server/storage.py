@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -22,6 +26,18 @@ log = logging.getLogger("darkroom.storage")
 
 RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
 """obstore's own retries would hold a thread for minutes; whoever waits for a store tries again."""
+
+
+LISTED = 200
+"""Folders that are listed at once."""
+
+
+class Folder(NamedTuple):
+    """What lies under one name; of a store without folders, a part of it."""
+
+    name: str
+    keys: list[str]
+    """Also of files that nobody has finished to write."""
 
 
 class ImageStore(Protocol):
@@ -49,19 +65,36 @@ class ImageStore(Protocol):
     async def clear(self, folder: str) -> None:
         """Remove all under `folder/`, also what no record names: workers that died left it."""
 
+    def folders(self) -> AsyncIterator[Folder]:
+        """All there is, whoever put it there, bit by bit."""
+
+    def on_failure(self, told: Callable[[], object]) -> None:
+        """Call this whenever the store refuses something, on whatever thread."""
+
+    def free_bytes(self) -> int | None:
+        """How much more can be stored, on the caller's thread; None where there is no telling.
+
+        Raises:
+            Unavailable: the store is not there.
+        """
+
 
 class ObjectImageStore:
-    """A local directory, S3, Google Cloud Storage or Azure, as obstore sees them."""
+    """In memory, S3, Google Cloud Storage or Azure, as obstore sees them."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._told: Callable[[], object] = lambda: None
+
+    def on_failure(self, told: Callable[[], object]) -> None:
+        """Call this whenever the store refuses something, on whatever thread."""
+        self._told = told
 
     def put(self, key: str, data: bytes) -> None:
-        """Write whole or not at all: obstore writes a local file aside and renames it."""
-        try:
+        """Write whole or not at all: obstore writes a local file aside and renames it, and removes
+        what a full disk has cut off."""
+        with self._trying("cannot be written", key):
             obstore.put(self._store, key, data)
-        except (BaseError, OSError) as error:
-            raise _away("cannot be written", key, error) from error
 
     def read(self, key: str) -> bytes:
         """Read it back, on the caller's thread.
@@ -70,58 +103,147 @@ class ObjectImageStore:
             NotFound: there is nothing under this key.
             Unavailable: the store cannot be reached.
         """
-        with _reading(key):
+        with self._reading(key):
             return bytes(obstore.get(self._store, key).bytes())
 
     def discard(self, *keys: str) -> None:
         """Remove them, on the caller's thread; what is not there is no error."""
         for key in keys:
-            with _deleting(key):
+            with self._deleting(key):
                 obstore.delete(self._store, key)
 
     async def get(self, key: str) -> bytes:
         """As `read`, without a thread of its own."""
-        with _reading(key):
+        with self._reading(key):
             return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
 
     async def delete(self, *keys: str) -> None:
         """As `discard`, without a thread of its own."""
         for key in keys:
-            with _deleting(key):
+            with self._deleting(key):
                 await obstore.delete_async(self._store, key)
 
     async def clear(self, folder: str) -> None:
         """Remove all under `folder/`, also what no record names: workers that died left it."""
-        with _deleting(folder):
+        with self._deleting(folder):
             async for found in obstore.list(self._store, folder):
                 await self.delete(*(each["path"] for each in found))
 
+    async def folders(self) -> AsyncIterator[Folder]:
+        """All there is, bit by bit. Object stores list by key, so a folder comes in few parts."""
+        with self._trying("cannot be listed", "its folders"):
+            async for found in obstore.list(self._store):
+                parts: dict[str, list[str]] = {}
+                for each in found:
+                    parts.setdefault(each["path"].partition("/")[0], []).append(each["path"])
+                for name, keys in parts.items():
+                    yield Folder(name, keys)
 
-@contextlib.contextmanager
-def _reading(key: str) -> Iterator[None]:
+    def free_bytes(self) -> int | None:
+        """Nobody knows."""
+        return None
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        with self._trying("cannot be read", key):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise NotFound(f"the image {key} is no longer stored") from error
+
+    @contextlib.contextmanager
+    def _deleting(self, key: str) -> Iterator[None]:
+        with self._trying("refuses to delete", key), contextlib.suppress(FileNotFoundError):
+            yield
+
+    @contextlib.contextmanager
+    def _trying(self, what: str, key: str) -> Iterator[None]:
+        """A sentence for the caller; what the store itself says names hosts and paths, so it is
+        logged only."""
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            log.error("the image store %s at %s: %s", what, key, error)
+            self._told()
+            raise Unavailable(f"the image store {what}", retry_after=2.0) from error
+
+
+class FolderImageStore(ObjectImageStore):
+    """A local directory. Lists and removes by itself: obstore hides what a writer that was killed
+    has left unfinished, and so could never remove it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        super().__init__(LocalStore(self._root, mkdir=True))
+
+    def discard(self, *keys: str) -> None:
+        """Remove them, and folders that are empty then; what is not there is no error."""
+        for key in keys:
+            if (path := self._path(key)) is not None:
+                with self._deleting(key):
+                    path.unlink(missing_ok=True)
+                self._tidy(path.parent)
+
+    async def delete(self, *keys: str) -> None:
+        """As `discard`, on another thread."""
+        await asyncio.to_thread(self.discard, *keys)
+
+    async def clear(self, folder: str) -> None:
+        """Remove the folder with all its files."""
+        await asyncio.to_thread(self._clear, folder)
+
+    async def folders(self) -> AsyncIterator[Folder]:
+        """All there is, bit by bit, also what is unfinished or empty."""
+        with self._trying("cannot be listed", "its folders"):
+            found = self._folders()
+            while some := await asyncio.to_thread(lambda: list(islice(found, LISTED))):
+                for folder in some:
+                    yield folder
+
+    def free_bytes(self) -> int | None:
+        """What the file system has left for us. A folder that is not there is made by whoever
+        writes, so what counts is where it would be."""
+        for place in (self._root, *self._root.parents):
+            try:
+                left = os.statvfs(place)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise Unavailable("the image store is not there", retry_after=2.0) from error
+            return left.f_bavail * left.f_frsize
+        return None
+
+    def _clear(self, folder: str) -> None:
+        if (path := self._path(f"{folder}/all")) is not None:
+            with self._deleting(folder):
+                self.discard(*_keys(path.parent))
+            self._tidy(path.parent)
+
+    def _folders(self) -> Iterator[Folder]:
+        with os.scandir(self._root) as found:
+            for each in found:
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    if each.is_dir(follow_symlinks=False):
+                        yield Folder(each.name, _keys(Path(each.path)))
+
+    def _path(self, key: str) -> Path | None:
+        """Where it lies: in a folder of ours, however a key was forged."""
+        folder, _, name = key.partition("/")
+        odd = "/" in name or "\0" in key or {folder, name} & {"", ".", ".."}
+        return None if odd else self._root / folder / name
+
+    def _tidy(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+def _keys(folder: Path) -> list[str]:
+    """Of the files in a folder; none where it is no folder, and so not ours."""
     try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFound(f"the image {key} is no longer stored") from error
-    except (BaseError, OSError) as error:
-        raise _away("cannot be read", key, error) from error
-
-
-@contextlib.contextmanager
-def _deleting(key: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        return
-    except (BaseError, OSError) as error:
-        raise _away("refuses to delete", key, error) from error
-
-
-def _away(what: str, key: str, error: Exception) -> Unavailable:
-    """A sentence for the caller; what the store itself says names hosts and paths, so it is logged
-    only."""
-    log.error("the image store %s at %s: %s", what, key, error)
-    return Unavailable(f"the image store {what}", retry_after=2.0)
+        with os.scandir(folder) as files:
+            return [f"{folder.name}/{file.name}" for file in files if not file.is_dir()]
+    except NotADirectoryError:
+        return []
 
 
 def open_store(location: str, data_dir: Path) -> ObjectImageStore:
@@ -131,7 +253,8 @@ def open_store(location: str, data_dir: Path) -> ObjectImageStore:
     """
     if location == "memory://":
         return ObjectImageStore(MemoryStore())
+    if location.startswith("file://"):
+        return FolderImageStore(Path(unquote(urlsplit(location).path)))
     if "://" in location:
         return ObjectImageStore(from_url(location, retry_config=RETRIES))
-    folder = Path(location) if location else data_dir / "images"
-    return ObjectImageStore(LocalStore(folder.resolve(), mkdir=True, automatic_cleanup=True))
+    return FolderImageStore(Path(location) if location else data_dir / "images")

@@ -26,7 +26,7 @@ from server.child import HOPELESS, Child, backoff_seconds, exit_words
 from server.config import Settings
 from server.embedded import EmbeddedRedis
 from server.errors import DarkroomError
-from server.listener import url_of
+from server.listener import is_private, refuse_open_door, url_of
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.5
@@ -88,6 +88,10 @@ class Supervisor:
             self._redis.start()
             self._console.say(f"redis    started, its data is in {self._redis.folder}")
             self._settings = self._settings.model_copy(update={"redis": self._redis.url})
+        if not is_private(self._settings):
+            from server.broker.accounts import locked_at
+
+            refuse_open_door(self._settings, locked=locked_at(self._settings.redis))
         fd = self._listener.fileno()
         self._gateway = self._child("gateway", command("gateway", "--fd", str(fd)), pass_fds=[fd])
         workers = self._settings.workers.split()

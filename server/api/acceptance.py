@@ -8,14 +8,21 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
 
 from server.api.adapters import check_names
-from server.api.deps import Gateway
+from server.api.deps import Gateway, terms_of
 from server.api.inputs import WHITE
 from server.api.resolve import to_spec
 from server.api.schemas import GenerationRequest
 from server.api.uploads import MASK, discard, read_pictures, sent_pictures, store
 from server.api.webhooks.asked import webhook_of
 from server.broker import Generation, Idempotency, Replay
-from server.errors import BrokerUnavailable, DarkroomError, FieldError, InvalidSpec, NoWorker
+from server.errors import (
+    BrokerUnavailable,
+    DarkroomError,
+    FieldError,
+    InvalidSpec,
+    NoWorker,
+    StorageFull,
+)
 from server.spec import AnySpec, Upload, Warn, new_generation_id
 from server.stages import checkpoints
 
@@ -57,13 +64,28 @@ async def accept(
     resolved = partial(to_spec, asked, card, gate.catalog, uploads, brightest)
     spec, warnings = await asyncio.to_thread(resolved) if _is_long(asked) else resolved()
     await check_names(spec, gate.models)
+    try:
+        works, terms = await terms_of(gate, spec, asked.seed)
+        await gate.space.check()
+    except (InvalidSpec, StorageFull):
+        if earlier := await _earlier(gate, owner, idempotency):
+            return earlier, False
+        raise
     await store(gate.store, uploads, pictures)
     submit = partial(gate.broker.submit, spec, owner=owner, id=id, warnings=(*noted, *warnings))
+    submit = partial(submit, works=works, weight=gate.account.weight, terms=terms)
     submitting = submit(idempotency=idempotency, webhook=webhook, replay=replay)
     generation, made = await _submitted(gate, spec, uploads, submitting)
     if made:
         gate.metrics.generations_accepted_total.labels(spec.checkpoint).inc()
     return generation, made
+
+
+async def _earlier(gate: Gateway, owner: str, idempotency: Idempotency | None) -> Generation | None:
+    """What would be refused now may have been accepted when it came for the first time."""
+    if idempotency is None:
+        return None
+    return await gate.broker.earlier(idempotency, owner=owner)
 
 
 async def _submitted(

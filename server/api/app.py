@@ -25,6 +25,7 @@ from server.api import (
     replays,
     submission,
     system,
+    usage,
 )
 from server.api.a1111 import (
     absent,
@@ -35,12 +36,18 @@ from server.api.a1111 import (
     options,
     pnginfo,
 )
+from server.api.arrival import BodyLimit
+from server.api.auth import Doorkeeper, guarded
+from server.api.connections import connections
 from server.api.deps import Gateway
 from server.api.handlers import add_handlers
-from server.api.middleware import BodyLimit, Boundary, OwnSite
+from server.api.middleware import Boundary, OwnSite
 from server.api.openai import images as openai_images
 from server.api.openai import models as openai_models
 from server.api.openai.names import aliases_of
+from server.api.outlook import Outlook
+from server.api.space import Space
+from server.api.streams import Streams
 from server.api.tokenizers import Tokenizers
 from server.api.uploads import DECODERS
 from server.api.webhooks import routes as webhooks
@@ -50,6 +57,8 @@ from server.api.webhooks.messenger import Messenger
 from server.broker import Broker
 from server.catalog import Catalog
 from server.config import Settings
+from server.janitor import Janitor
+from server.listener import is_private
 from server.metrics import GatewayMetrics
 from server.storage import ImageStore, open_store
 
@@ -62,6 +71,7 @@ ROUTERS = (
     webhooks.router,
     previews.router,
     system.router,
+    usage.router,
     capabilities.router,
     openai_images.router,
     openai_models.router,
@@ -86,20 +96,29 @@ def create_app(
     *,
     max_body_bytes: int,
     max_wait_seconds: float,
+    max_queued: int,
+    max_queued_seconds: float,
     abandoned_seconds: float,
+    sweep_seconds: float,
+    min_free_bytes: int,
     default_checkpoint: str = "",
     aliases: str = "",
     models: Path | None = None,
     messenger: Messenger | None = None,
+    slow_seconds: float = 60.0,
+    max_streams: int = 500,
+    docs: bool = True,
 ) -> FastAPI:
     """All the gateway needs comes in as arguments; its lifespan starts and closes the broker."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await broker.start()
+        janitor.start()
         if deliverer is not None:
             deliverer.start()
         yield
+        await janitor.stop()
         if deliverer is not None:
             await deliverer.stop()
         for task in app.state.gateway.tasks:
@@ -107,6 +126,8 @@ def create_app(
         await broker.close()
 
     metrics = GatewayMetrics(registry)
+    store.on_failure(metrics.store_errors_total.inc)
+    janitor = Janitor(broker, store, metrics, sweep_seconds=sweep_seconds)
     deliverer = None if messenger is None else Deliverer(broker, messenger, metrics)
     app = openapi.DocumentedApp(
         title="Darkroom",
@@ -114,6 +135,7 @@ def create_app(
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
         lifespan=lifespan,
+        openapi_url="/openapi.json" if docs else None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -129,16 +151,19 @@ def create_app(
         aliases=aliases_of(aliases, catalog),
         models=models,
         decoders=asyncio.Semaphore(DECODERS),
-        looks={},
+        outlook=Outlook(broker, max_queued=max_queued, max_queued_seconds=max_queued_seconds),
         abandoned_seconds=abandoned_seconds,
         tasks=set(),
+        streams=Streams(max_streams, metrics),
         messenger=messenger,
+        space=Space(store, metrics, min_free_bytes=min_free_bytes),
     )
+    keeper = Doorkeeper(broker.accounts, broker.rates)
     for router in ROUTERS:
         # Not `include_router`: that looks a route up twice, at each request.
-        app.router.routes.extend(router.routes)
+        app.router.routes.extend(guarded(router.routes, keeper))
     add_handlers(app)
-    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, slow_seconds=slow_seconds)
     app.add_middleware(OwnSite)
     app.add_middleware(Boundary, metrics=metrics)
     return app
@@ -149,7 +174,6 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
     store = open_store(settings.storage, settings.data_dir)
     broker = Broker(
         settings.redis,
-        max_queued=settings.max_queued,
         retention_seconds=settings.retention_seconds,
         discard=store.delete,
     )
@@ -160,18 +184,28 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         CollectorRegistry(),
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,
+        slow_seconds=settings.slow_seconds,
+        max_streams=settings.max_streams,
+        max_queued=settings.max_queued,
+        max_queued_seconds=settings.max_queued_seconds,
         abandoned_seconds=settings.abandoned_seconds,
+        sweep_seconds=settings.sweep_seconds,
+        min_free_bytes=settings.min_free_bytes,
         default_checkpoint=settings.default_checkpoint,
         aliases=settings.aliases,
         models=settings.models_dir,
         messenger=messenger_of(settings),
+        docs=settings.docs,
     )
+    if not is_private(settings):
+        broker.accounts.lock()
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=connections(settings.max_connections, settings.slow_seconds),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

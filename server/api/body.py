@@ -21,6 +21,9 @@ M = TypeVar("M", bound=BaseModel)
 LARGE = 2**17
 """Bytes that are parsed in less time than handing them to a thread would take."""
 
+MOST_VALUES = 50_000
+"""Commas and colons of a body; base64 has neither, and prompts that are drawn have far fewer."""
+
 MAX_ERRORS = 20
 """So that a body of a thousand wrong fields gets an answer that a person can read."""
 
@@ -85,6 +88,7 @@ def parsed(body: bytes, model: type[M]) -> M:
     """A body as `model`. Raises as `read_json` does."""
     if not body.strip():
         raise BadRequest("the body is empty; send a JSON object")
+    expect_few_values(body)
     try:
         found = model.model_validate_json(body)
     except ValidationError as error:
@@ -92,6 +96,16 @@ def parsed(body: bytes, model: type[M]) -> M:
     # pydantic keeps the last of two equal names, so one of them would be dropped in silence.
     STRICT_JSON.decode(body.decode())
     return found
+
+
+def expect_few_values(body: bytes) -> None:
+    """Before it is parsed: each value that is wrong would become a sentence first.
+
+    Raises:
+        InvalidRequest: it holds more of them than anybody has to say.
+    """
+    if len(body) > MOST_VALUES and body.count(b",") + body.count(b":") > MOST_VALUES:
+        raise InvalidRequest(f"the body holds more than the {MOST_VALUES:,} values that are read")
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def _unfit_second(
     part: str, second: SecondRequest, task: Task, catalog: Catalog
 ) -> Iterator[FieldError]:
     field = f"{part}.checkpoint"
+    catalog.check_open(second.checkpoint)
     if second.checkpoint not in catalog:
         able = [name for name, card in catalog.items() if task in card.tasks]
         known = ", ".join(able) or "none"

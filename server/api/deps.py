@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
-import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as Folder
 from typing import Annotated, Any
 
@@ -14,18 +14,19 @@ from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
 from server.api.examples import EXAMPLE_ID
+from server.api.outlook import Outlook, admissible
 from server.api.records import GenerationRecord, record_of
+from server.api.space import Space
+from server.api.streams import Streams
 from server.api.tokenizers import Tokenizers
 from server.api.webhooks.messenger import Messenger
-from server.broker import Broker, Generation, QueueInfo
+from server.broker import LOCAL, Account, Broker, Generation, Terms
 from server.catalog import Card, Catalog
-from server.errors import BrokerUnavailable, NotFound
+from server.errors import BrokerUnavailable, InvalidSpec, NotFound
 from server.metrics import GatewayMetrics
-from server.spec import GENERATION_ID, GenerationState
+from server.spec import GENERATION_ID, AnySpec
+from server.stages import stages
 from server.storage import ImageStore
-
-LOOK_SECONDS = 1.0
-"""How old a look at the queue may be that a prediction is made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,16 @@ class Gateway:
     models: Folder | None
     """Where LoRAs and autoencoders lie, if that can be seen from here."""
     decoders: asyncio.Semaphore
-    looks: dict[str, tuple[float, QueueInfo]]
+    outlook: Outlook
     abandoned_seconds: float
     """After how long a generation is canceled that nobody waits for any more; 0: never."""
     tasks: set[asyncio.Task[None]]
+    streams: Streams
     messenger: Messenger | None
     """Who calls webhooks; None where there is no secret to sign them with."""
+    space: Space
+    account: Account = LOCAL
+    """Whose request is being answered."""
 
     def card(self, name: str | None) -> Card:
         """The card of that name, or of the default checkpoint.
@@ -59,6 +64,20 @@ class Gateway:
             UnknownCheckpoint: the catalog has none of this name.
         """
         return self.catalog[self.default_checkpoint if name is None else name]
+
+    def of(self, account: Account) -> Gateway:
+        """The same as far as this account may use it."""
+        if not account.checkpoints:
+            return self if account is LOCAL else replace(self, account=account)
+        catalog = self.catalog.only(account.checkpoints)
+        default = self.default_checkpoint
+        return replace(
+            self,
+            account=account,
+            catalog=catalog,
+            default_checkpoint=default if default in catalog else next(iter(catalog), default),
+            aliases={alias: name for alias, name in self.aliases.items() if name in catalog},
+        )
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside the request, which may be over before."""
@@ -69,10 +88,11 @@ class Gateway:
     async def record(self, generation: Generation) -> GenerationRecord:
         """The record, with its place in the queue. What was accepted just now knows its place, so
         that answering costs no question to Redis."""
-        ahead = generation.ahead
-        if ahead is None:
-            ahead = await self.broker.position(generation)
-        eta = await self._eta_seconds(generation, ahead)
+        place = generation.place
+        if place is None:
+            place = await self.broker.place(generation)
+        eta = await self.outlook.eta_seconds(generation, place)
+        ahead = None if place is None else place.ahead
         return record_of(generation, queue_position=ahead, eta_seconds=eta)
 
     async def served(self) -> dict[str, bool] | None:
@@ -83,44 +103,60 @@ class Gateway:
             return None
         return {q.checkpoint: any(worker.state == "ready" for worker in q.workers) for q in queues}
 
-    async def _eta_seconds(self, generation: Generation, ahead: int | None) -> float | None:
-        if generation.status is GenerationState.RUNNING:
-            return _rest_seconds(generation, time.time())
-        if ahead is None:
-            return None
-        try:
-            queue = await self._look(generation.checkpoint)
-        except BrokerUnavailable:  # It was accepted: a missing prediction must not undo the answer.
-            return None
-        seconds = queue.wait_seconds(queue.running + ahead + 1)
-        return None if seconds is None else round(seconds, 3)
 
-    async def _look(self, checkpoint: str) -> QueueInfo:
-        now = time.monotonic()
-        then, queue = self.looks.get(checkpoint, (0.0, None))
-        if queue is None or now - then > LOOK_SECONDS:
-            queue = await self.broker.queue(checkpoint)
-            self.looks[checkpoint] = now, queue
-        return queue
+async def terms_of(
+    gate: Gateway, spec: AnySpec, seed: int | None
+) -> tuple[tuple[float, ...], Terms]:
+    """What a generation takes, for each of its stages, and on which terms it is accepted. `seed` is
+    the one that was asked for.
+
+    Raises:
+        InvalidSpec: it can never be done: it is too large, its deadline too close, or it is more
+            than the key has in a day.
+        BrokerUnavailable: the queues cannot be looked at.
+    """
+    drawn = stages(spec)
+    await gate.outlook.fits(drawn)
+    prospect = await gate.outlook.prospect(drawn)
+    admissible(spec, prospect)
+    day, whole = gate.account.daily_seconds, sum(prospect.works)
+    if day and whole > day:
+        raise InvalidSpec(
+            f"it takes about {whole:.0f} seconds, and your key has {day:g} a day; ask for fewer "
+            "steps, fewer images or a smaller size"
+        )
+    account, terms = gate.account, gate.outlook.terms(prospect, spec.deadline_seconds)
+    return prospect.works, replace(
+        terms,
+        like=_like(spec, seed),
+        owner_living=account.max_concurrent,
+        owner_seconds=account.max_queued_seconds,
+        owner_daily=account.daily_seconds,
+    )
 
 
-def _rest_seconds(generation: Generation, now: float) -> float | None:
-    """What is left of a running one, if it goes on at its pace so far."""
-    done, began = generation.progress.fraction, generation.started_at
-    if not done or began is None:
-        return None
-    return round(max(0.0, now - began) * (1 - done) / done, 3)
+def _like(spec: AnySpec, seed: int | None) -> str:
+    """What a request that was refused is known by when it comes again."""
+    size = spec.width, spec.height, spec.num_images, spec.num_inference_steps
+    asked = spec.task, spec.prompt, spec.negative_prompt, size, seed
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
 
 async def gateway(request: Request) -> Gateway:
-    """The parts `create_app` was given."""
+    """The parts `create_app` was given, as far as this request may use them."""
     here: Gateway = request.app.state.gateway
-    return here
+    return here.of(await account(request))
+
+
+async def account(request: Request) -> Account:
+    """Whose request this is. Without API keys everybody is one account, which may do everything."""
+    found: Account = request.state.account
+    return found
 
 
 async def caller(request: Request) -> str:
-    """Who owns what this request makes and sees. Without API keys everybody is one owner."""
-    return "local"
+    """Who owns what this request makes and sees."""
+    return (await account(request)).id
 
 
 def _well_formed(id: str) -> str:

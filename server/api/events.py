@@ -13,10 +13,18 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from server.api import openapi
 from server.api.deps import Caller, Gate, Gateway, GenerationId
+from server.api.negotiation import EVENT, EVENT_STREAM
 from server.api.previews import preview_address
 from server.api.records import ROOT
 from server.broker import Event
-from server.errors import BadRequest, BrokerUnavailable, DarkroomError, Gone, NotFound
+from server.errors import (
+    BadRequest,
+    BrokerUnavailable,
+    DarkroomError,
+    Gone,
+    NotFound,
+    TooManyStreams,
+)
 
 PING_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
@@ -59,14 +67,13 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
         {
             200: {
                 "description": "`state`, `stage`, `progress`, `preview`, `image`; `done` is last.",
-                "content": {
-                    "text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}
-                },
+                "content": {EVENT_STREAM: {"itemSchema": EVENT, "example": EXAMPLE}},
             }
         },
         BadRequest,
         NotFound,
         Gone,
+        TooManyStreams,
         BrokerUnavailable,
     ),
     openapi_extra={
@@ -90,9 +97,10 @@ async def follow_generation(
             "Last-Event-ID: must be the id of an event of this stream", field="Last-Event-ID"
         )
     await gate.broker.get(id, owner=owner)
+    gate.streams.expect_room(owner)
     return StreamingResponse(
-        counted(gate, _stream(gate, id, owner, after)),
-        media_type="text/event-stream",
+        gate.streams.counted(owner, _stream(gate, id, owner, after)),
+        media_type=EVENT_STREAM,
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
@@ -118,10 +126,3 @@ def _told(id: str, event: Event) -> dict[str, Any]:
     if event.event != "preview":
         return event.data
     return event.data | {"url": preview_address(id, event.data["index"])}
-
-
-async def counted(gate: Gateway, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same, seen as an open event stream."""
-    with gate.metrics.event_streams.track_inprogress():
-        async for chunk in stream:
-            yield chunk

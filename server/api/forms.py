@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from server.api.body import LARGE, STRICT_JSON, declared_type, parsed, read_json
+from server.api.body import LARGE, STRICT_JSON, declared_type, expect_few_values, parsed, read_json
 from server.api.schemas import GenerationRequest
 from server.errors import BadRequest, InvalidRequest
 from server.spec import UPLOADED
@@ -192,6 +192,7 @@ def _add_file(
 
 
 def _object(content: bytes) -> dict[str, Any]:
+    expect_few_values(content)
     try:
         from_json(content, allow_inf_nan=False)  # refuses what is nested too deep
         found = STRICT_JSON.decode(content.decode())

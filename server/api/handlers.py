@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from server.api.a1111 import envelope as a1111
-from server.api.body import in_words
+from server.api.body import MAX_ERRORS, in_words
 from server.api.negotiation import JSON
 from server.api.openai import envelope as openai
 from server.errors import (
@@ -22,6 +22,8 @@ from server.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    RequestTimeout,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -74,6 +76,10 @@ def error_response(
     headers = dict(headers or {})
     if error.retry_after is not None or isinstance(error, Unavailable):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1)))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RequestTimeout):
+        headers["Connection"] = "close"  # what still comes belongs to this request
     for beginnings, envelope in DIALECTS:
         if path.startswith(beginnings):
             status, body, more = envelope(error)
@@ -109,7 +115,7 @@ async def _darkroom(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     """Parameters of the path and the query; bodies are read by `body.read_json`."""
     assert isinstance(error, RequestValidationError)
-    fields = [in_words(e | {"loc": e["loc"][1:]}) for e in error.errors()]
+    fields = [in_words(e | {"loc": e["loc"][1:]}) for e in error.errors()[:MAX_ERRORS]]
     return error_response(request.url.path, InvalidRequest.of(fields))
 
 
@@ -128,5 +134,8 @@ async def _router(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> str:
     """Every method of the path: the router names those of the first route it met."""
     routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
-    here = [route for route in routes if route.path_regex.match(request.url.path)]
+    path = request.url.path
+    # One that is spelled out is no id, even where an id could be.
+    here = [route for route in routes if route.path == path]
+    here = here or [route for route in routes if route.path_regex.match(path)]
     return ", ".join(sorted({method for route in here for method in route.methods or ()}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field
 from server.api import openapi
 from server.api.deps import Gate
 from server.api.negotiation import JSON
-from server.errors import BrokerUnavailable
+from server.errors import BrokerUnavailable, Unavailable
 
 READY_EXAMPLE: dict[str, Any] = {
     "ready": True,
@@ -68,14 +69,15 @@ async def health() -> Response:
     response_model=Readiness,
     responses=openapi.responses(
         {
-            200: openapi.answer("Redis answers and a worker is ready.", READY_EXAMPLE),
+            200: openapi.answer("Nothing is missing.", READY_EXAMPLE),
             503: openapi.answer("Something is missing; `reasons` says what.", WAITING_EXAMPLE)
             | {"model": Readiness},
         },
     ),
 )
 async def readiness(gate: Gate) -> Response:
-    """Ready when Redis answers and at least one worker of any checkpoint is ready."""
+    """Ready when Redis answers, at least one worker of any checkpoint is ready, and the image store
+    has room."""
     answer = await _readiness(gate)
     headers = None if answer.ready else {"Retry-After": "2"}
     return Response(answer.model_dump_json(), 200 if answer.ready else 503, headers, JSON)
@@ -90,9 +92,14 @@ async def _readiness(gate: Gate) -> Readiness:
         queue.checkpoint: sum(worker.state == "ready" for worker in queue.workers)
         for queue in queues
     }
+    reasons = [] if any(ready.values()) else ["no worker is ready"]
+    try:
+        await gate.space.check()
+    except Unavailable as error:
+        reasons.append(error.message)
     return Readiness(
-        ready=any(ready.values()),
-        reasons=() if any(ready.values()) else ("no worker is ready",),
+        ready=not reasons,
+        reasons=tuple(reasons),
         checkpoints={name: CheckpointReadiness(ready_workers=n) for name, n in ready.items()},
     )
 
@@ -120,6 +127,8 @@ async def metrics(gate: Gate) -> Response:
     """Everything this gateway process counts, and the queues as they are now."""
     counted = gate.metrics
     counted.waiters.set(gate.broker.hub.waiting)
+    with contextlib.suppress(Unavailable):
+        await gate.space.check()  # looks at what is left
     try:
         for queue in await gate.broker.queues(list(gate.catalog)):
             counted.queue_depth.labels(queue.checkpoint).set(queue.queued)

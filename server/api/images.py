@@ -10,7 +10,7 @@ from server.api import openapi
 from server.api.deps import Caller, Gate, GenerationId
 from server.api.records import ROOT
 from server.broker import Generation
-from server.errors import BrokerUnavailable, Gone, NotFound, Unavailable
+from server.errors import BrokerUnavailable, Gone, InvalidRequest, NotFound, Unavailable
 from server.spec import GenerationState, ImageInfo, OutputFormat
 from server.storage import ImageStore
 
@@ -40,11 +40,12 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
         },
         NotFound,
         Gone,
+        InvalidRequest,
         BrokerUnavailable,
         Unavailable,
     ),
     openapi_extra={
-        "parameters": [openapi.header("If-None-Match", "An ETag of this image.", '"9f86d081…"')]
+        "parameters": [openapi.header("If-None-Match", "An ETag of this image.", '"9f86d081884c"')]
     },
 )
 async def get_image(

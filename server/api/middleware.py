@@ -1,4 +1,4 @@
-"""What happens around every request: the bound on its body, and what is told and added at the end.
+"""What happens around every request: who may send it, and what is told and added at the end.
 
 Plain ASGI, because this runs on the hot path and streams pass through it.
 """
@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.handlers import error_response
-from server.errors import BodyTooLarge, CrossSite, DarkroomError
+from server.broker import LOCAL
+from server.errors import CrossSite, DarkroomError
 from server.metrics import GatewayMetrics
 from server.spec import GENERATION_ID
 
@@ -37,42 +38,6 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked all the time by machines; told at debug only."""
 DOCS = "/docs"
 """The one page that may load scripts: FastAPI's own, which fetches Swagger UI from its CDN."""
-
-
-class BodyLimit:
-    """Refuses a body at the byte that is too much, not after it was read."""
-
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
-        self._app = app
-        self._max = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Announced sizes are refused at once; others are counted while they arrive."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        length = next((v for k, v in scope["headers"] if k == b"content-length"), b"")
-        if not length.isdigit():
-            return await self._app(scope, self._counted(receive), send)
-        if int(length.lstrip(b"0")[:20] or b"0") > self._max:
-            response = error_response(scope["path"], self._refusal(), {"Connection": "close"})
-            return await response(scope, receive, send)
-        return await self._app(scope, receive, send)  # the server holds bodies to their length
-
-    def _counted(self, receive: Receive) -> Receive:
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._max:
-                raise self._refusal()
-            return message
-
-        return counted
-
-    def _refusal(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is larger than {self._max:,} bytes")
 
 
 class OwnSite:
@@ -121,7 +86,7 @@ class Boundary:
         except ClientDisconnect:  # nobody is left to answer
             status = CLIENT_GONE
         except Exception:  # the last chance to answer; the traceback is for the log alone
-            log.exception("an unexpected error", extra=_generation(scope))
+            log.exception("an unexpected error", extra=_known(scope))
             if not status:
                 answer = error_response(scope["path"], _UNEXPECTED)
                 await answer(scope, receive, finished)
@@ -139,7 +104,7 @@ class Boundary:
             line = f"{method} {route} {status} {seconds * 1000:.1f} ms"
             # Not `log.info`, which looks for its caller: once a request that is too dear.
             record = logging.LogRecord(log.name, level, "", 0, line, None, None)
-            vars(record).update(_generation(scope))
+            vars(record).update(_known(scope))
             log.handle(record)
 
 
@@ -155,7 +120,10 @@ def _add_headers(message: Message, path: str) -> None:
         headers.append(UNCACHED)
 
 
-def _generation(scope: Scope) -> dict[str, str]:
-    """What the path says, if it can be an id: a log keeps nothing that a caller made up."""
+def _known(scope: Scope) -> dict[str, str]:
+    """Which account it was, and what the path says, if that can be an id: a log keeps nothing that
+    a caller made up."""
     id = scope.get("path_params", {}).get("id")
-    return {"generation": id} if id and re.fullmatch(GENERATION_ID, id) else {}
+    known = {"generation": id} if id and re.fullmatch(GENERATION_ID, id) else {}
+    account = scope.get("state", {}).get("account", LOCAL)
+    return known if account is LOCAL else known | {"account": account.id}

@@ -11,6 +11,17 @@ from server.errors import BadRequest, NotAcceptable
 from server.spec import OutputFormat
 
 JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+        "id": {"type": "string"},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
+"""The schema of one server-sent event."""
 MAX_KEY_CHARACTERS = 255
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,15 +23,29 @@ from server.api.a1111.schemas import (
 )
 from server.api.examples import REQUESTS
 from server.api.forms import BODY, FORM
-from server.api.handlers import PROBLEM_TYPE, Problem, problem
+from server.api.handlers import PROBLEM_TYPE, Problem, error_response, problem
 from server.api.negotiation import JSON
 from server.api.openai.envelope import OpenAIFailure
 from server.api.openai.requests import EditRequest, ImagesRequest, VariationRequest
 from server.api.recipes import ReplayRequest
 from server.api.schemas import GenerationRequest
+from server.api.scopes import NEEDED, PUBLIC
 from server.api.tokenizers import TokenizeRequest
-from server.errors import DarkroomError
+from server.errors import DarkroomError, Forbidden, RateLimited, Unauthenticated
 from server.spec import UPLOADED
+
+_FAILURES: dict[bool, type[BaseModel]] = {True: OpenAIFailure, False: A1111Error}
+"""How the dialects word an error, by whether it is OpenAI's."""
+
+SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`dr_…`, an API key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same."},
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The key as password, with any name: for A1111 clients.",
+    },
+}
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -148,7 +163,29 @@ class DocumentedApp(FastAPI):
                     for method in route.methods or ():
                         operation = document["paths"][route.path_format][method.lower()]
                         _correct(operation["responses"], route.responses)
+                        if NEEDED[f"{method} {route.path}"] is not PUBLIC:
+                            _guard(operation, route.path)
+            document["components"]["securitySchemes"] = SCHEMES
         return super().openapi()
+
+
+def _guard(operation: dict[str, Any], path: str) -> None:
+    """Says which keys can be sent, and how it answers without a good one. A house that has no keys
+    wants none."""
+    operation["security"] = [{}, *({name: []} for name in SCHEMES)]
+    for kind in (Unauthenticated, Forbidden, RateLimited):
+        promise = (kind.__doc__ or kind.code).splitlines()[0]
+        refusal = error_response(path, kind(promise, retry_after=None))
+        told = operation["responses"].setdefault(
+            str(refusal.status_code), {"description": promise, "content": {}}
+        )
+        media_type = str(refusal.media_type)
+        model = Problem if media_type == PROBLEM_TYPE else _FAILURES[path.startswith("/v1/")]
+        content = told["content"].setdefault(
+            media_type, {"schema": {"$ref": REF.format(model=model.__name__)}, "examples": {}}
+        )
+        value = json.loads(bytes(refusal.body))
+        content["examples"][kind.code] = {"summary": promise, "value": value}
 
 
 def _correct(told: dict[str, Any], declared: Responses) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 from server.api import openapi
 from server.api.deps import Caller, Gate, GenerationId
 from server.api.records import ROOT, address
-from server.errors import BrokerUnavailable, Gone, NotFound
+from server.errors import BrokerUnavailable, Gone, InvalidRequest, NotFound
 from server.spec import OutputFormat
 
 JPEG = OutputFormat.JPEG.media_type
@@ -36,6 +36,7 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
         },
         NotFound,
         Gone,
+        InvalidRequest,
         BrokerUnavailable,
     ),
 )

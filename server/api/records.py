@@ -147,6 +147,9 @@ class GenerationRecord(BaseModel):
     created_at: str
     started_at: str | None
     finished_at: str | None
+    expires_at: str | None = Field(
+        description="Until when it and its images are kept; null until it has ended."
+    )
     queue_position: int | None = Field(description="How many are ahead; null unless queued.")
     eta_seconds: float | None = Field(
         description="Predicted seconds until it is finished; null where there is no measure yet."
@@ -190,6 +193,7 @@ def record_of(
         created_at=rfc3339(generation.created_at),
         started_at=_when(generation.started_at),
         finished_at=_when(generation.finished_at),
+        expires_at=_when(generation.expires_at),
         queue_position=queue_position,
         eta_seconds=eta_seconds,
         progress=ProgressRecord(

@@ -20,6 +20,7 @@ from server.api.images import read_image
 from server.api.negotiation import JSON, accepted_format, idempotency_key, wait_seconds
 from server.api.records import ROOT, GenerationRecord, address
 from server.api.schemas import GenerationRequest
+from server.api.usage import quota_headers
 from server.broker import Generation, Idempotency, Replay
 from server.catalog import Card
 from server.errors import (
@@ -28,6 +29,7 @@ from server.errors import (
     BrokerUnavailable,
     Canceled,
     DeadlineExceeded,
+    DeadlineUnmeetable,
     GenerationFailed,
     Gone,
     IdempotencyConflict,
@@ -39,6 +41,8 @@ from server.errors import (
     OutOfMemory,
     Quarantined,
     QueueFull,
+    QuotaExceeded,
+    StorageFull,
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
@@ -102,6 +106,9 @@ _SUBMITTED: dict[int, dict[str, Any]] = {
         UnknownCheckpoint,
         IdempotencyConflict,
         QueueFull,
+        QuotaExceeded,
+        DeadlineUnmeetable,
+        StorageFull,
         NoWorker,
         BrokerUnavailable,
         Gone,
@@ -135,7 +142,7 @@ class Queued(NamedTuple):
 async def answered(request: Request, gate: Gateway, owner: str, queued: Queued) -> Response:
     """The record, or the picture, at once or as late as the request prefers."""
     generation, made, form = queued
-    headers = {"Location": address(generation.id)}
+    headers = {"Location": address(generation.id)} | quota_headers(gate.account, generation.share)
     if not made:
         headers["Idempotent-Replayed"] = "true"
     if (seconds := _patience(request, gate, form)) is not None:

@@ -142,7 +142,7 @@ class QueueRecord(BaseModel):
     draining_workers: int
     capacity: int = Field(description="Images that its ready workers hold in flight.")
     wait_seconds: float | None = Field(
-        description="Predicted seconds until one submitted now is finished; null without a measure."
+        description="Predicted seconds until all that is here now is drawn; null without a measure."
     )
     workers: tuple[WorkerRecord, ...]
 
@@ -264,7 +264,7 @@ def _queue(queue: QueueInfo) -> QueueRecord:
         ready_workers=len(ready),
         draining_workers=len(queue.workers) - len(ready),
         capacity=sum(worker.capacity for worker in ready),
-        wait_seconds=queue.wait_seconds(queue.running + queue.queued + 1),
+        wait_seconds=queue.wait_seconds,
         workers=tuple(map(WorkerRecord.model_validate, queue.workers)),
     )
 

@@ -8,50 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import redis
-import redis.retry
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 from rq import Queue
 
-from server.broker import attendance, control, keys, previews, submit
+from server.broker import attendance, control, expiry, keys, line, previews, submit
+from server.broker.accounts import Accounts
 from server.broker.deliveries import Deliveries
+from server.broker.events import Event, happened
+from server.broker.expiry import Expiry
 from server.broker.hub import Hub
 from server.broker.leftovers import Discard, Leftovers, keep
+from server.broker.line import Place
 from server.broker.pages import Cursor, read_page
 from server.broker.patience import TIMEOUT_SECONDS, translated
-from server.broker.pool import QueueingPool
+from server.broker.pool import blocking, pooled
 from server.broker.queues import QueueInfo, read_queues
+from server.broker.rates import Rates
 from server.broker.record import Generation, Replay, Webhook
+from server.broker.refusals import refusal
 from server.broker.sessions import Sessions
-from server.errors import (
-    DarkroomError,
-    Gone,
-    IdempotencyConflict,
-    NotFound,
-    NoWorker,
-    QueueFull,
-)
-from server.spec import TERMINAL, AnySpec, GenerationState, Warn, new_generation_id
+from server.broker.submit import Idempotency, Repeats
+from server.broker.sweeps import Sweeps
+from server.broker.usage import Share, Usage, read_usage
+from server.errors import DarkroomError
+from server.spec import AnySpec, GenerationState, Warn, new_generation_id
 
 LOOK_SECONDS = 5.0
 """Who waits looks at least this often: a subscription can die without a word."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened to a generation; `id` is what `Last-Event-ID` brings back."""
-
-    id: str
-    event: str
-    data: dict[str, Any]
 
 
 class Broker:
@@ -61,42 +47,34 @@ class Broker:
         self,
         url: str,
         *,
-        max_queued: int,
         retention_seconds: int,
         discard: Discard = keep,
     ) -> None:
-        backoff = ExponentialBackoff(cap=0.2, base=0.05)
-        # Any: redis-py's stubs give every reply as bytes | str, whatever the client decodes.
-        self._redis: Any = Redis.from_pool(
-            QueueingPool.from_url(
-                url,
-                retry=Retry(backoff, 1),
-                retry_on_error=[redis.exceptions.ConnectionError],
-                socket_connect_timeout=TIMEOUT_SECONDS,
-            )
-        )
+        self._redis, self._blocking = pooled(url), blocking(url)
         self._subscriber = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS)
-        self._blocking = redis.Redis.from_url(
-            url,
-            retry=redis.retry.Retry(backoff, 1),
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-        )
         self._submit = self._redis.register_script(submit.SCRIPT)
-        self._max_queued = max_queued
+        self._before = self._redis.register_script(line.BEFORE)
         self._retention = retention_seconds
         self._leftovers = Leftovers(discard)
+        self.expiry = Expiry(
+            self._redis, self._blocking, retention=retention_seconds, leftovers=self._leftovers
+        )
+        self.sweeps = Sweeps(self._redis)
         self.hub = Hub(self._subscriber)
         self.deliveries = Deliveries(self._redis)
         self.sessions = Sessions(self._redis)
+        self.accounts = Accounts(self._redis)
+        self.rates = Rates(self._redis.connection_pool)
 
     async def start(self) -> None:
         """Begin to listen for changes."""
         await self.hub.start()
+        await self.accounts.start()
 
     async def close(self) -> None:
         """Let go of Redis, and of the store as soon as it has removed what it was asked to."""
         await self.hub.stop()
+        await self.accounts.stop()
         await self._leftovers.close()
         await self._subscriber.aclose()
         await self._redis.aclose()
@@ -109,20 +87,25 @@ class Broker:
         *,
         owner: str,
         id: str | None = None,
+        works: tuple[float, ...] = (),
+        weight: float = 1.0,
+        terms: submit.Terms | None = None,
         warnings: tuple[Warn, ...] = (),
-        idempotency: submit.Idempotency | None = None,
+        idempotency: Idempotency | None = None,
         webhook: Webhook | None = None,
         replay: Replay | None = None,
     ) -> tuple[Generation, bool]:
         """Accept a generation, or find the one this Idempotency-Key made before.
 
-        `id` is from `new_generation_id`, where the caller stored pictures under it already.
+        `id` is from `new_generation_id`, where the caller stored pictures under it already; `works`
+        are predicted seconds of a busy worker, for each stage.
 
         Returns:
             The record, and whether it was made now.
 
         Raises:
-            QueueFull, NoWorker, IdempotencyConflict: nothing was queued.
+            QueueFull, QuotaExceeded, DeadlineUnmeetable, NoWorker, IdempotencyConflict: nothing was
+                queued.
             BrokerUnavailable: it may have been: the outcome is unknown. With an Idempotency-Key
                 it can be asked for again.
         """
@@ -131,6 +114,8 @@ class Broker:
             owner=owner,
             spec=spec,
             created_at=time.time(),
+            works=works,
+            weight=weight,
             warnings=warnings,
             webhook=webhook,
             replay=replay,
@@ -138,28 +123,33 @@ class Broker:
         names, values = submit.arguments(
             fresh,
             self._blocking,
-            max_queued=self._max_queued,
+            terms=terms or submit.Terms(),
             retention=self._retention,
             idempotency=idempotency,
         )
-        verdict, about, *ahead = await self._submit(keys=names, args=values)
+        verdict, about, *place = await self._submit(keys=names, args=values)
         if verdict == b"accepted":
-            return fresh.model_copy(update={"ahead": ahead[0]}) if ahead else fresh, True
+            if not place:  # our first try, whose reply was lost
+                return fresh, True
+            ahead, seconds, living, spent = place
+            here, share = Place(ahead, float(seconds)), Share(living, float(spent))
+            return fresh.model_copy(update={"place": here, "share": share}), True
         if verdict == b"replayed":
             return await self.get(about.decode(), owner=owner), False
-        raise await self._refusal(verdict.decode(), about.decode() or spec.checkpoint)
+        raise refusal(verdict.decode(), about.decode(), fresh)
 
-    async def _refusal(self, verdict: str, checkpoint: str) -> Exception:
-        if verdict == "conflict":
-            return IdempotencyConflict("this Idempotency-Key was used before with another body")
-        if verdict == "unserved":
-            return NoWorker(f"no worker serves {checkpoint!r} at the moment", retry_after=5.0)
-        queue = await self.queue(checkpoint)
-        seconds = queue.wait_seconds(1) or 1.0
-        return QueueFull(
-            f"{queue.queued} generations are waiting for {checkpoint!r}, which is the most allowed",
-            retry_after=max(1.0, seconds),
-        )
+    @translated
+    async def earlier(self, sent: Idempotency, *, owner: str) -> Generation | None:
+        """What this Idempotency-Key has made with this body; None where it has made nothing, or
+        does not stand for one generation however it ended.
+
+        Raises:
+            Gone: it was deleted, or was kept for as long as records are.
+        """
+        about = keys.idempotency(owner, sent.key)
+        id, fingerprint = await self._redis.hmget(about, "id", "fingerprint")
+        same = sent.repeats is Repeats.ANY and fingerprint == sent.fingerprint.encode()
+        return await self.get(id.decode(), owner=owner) if same else None
 
     @translated
     async def get(self, id: str, *, owner: str) -> Generation:
@@ -167,13 +157,10 @@ class Broker:
 
         Raises:
             NotFound: there is none, or it is another owner's.
-            Gone: it was deleted.
+            Gone: it was deleted, or was kept for as long as records are.
         """
         raw = await self._redis.hgetall(keys.generation(id))
-        if b"deleted_at" in raw:
-            raise Gone(f"{id} has been deleted")
-        if raw.get(b"owner") != owner.encode():
-            raise NotFound(f"there is no generation {id}")
+        expiry.check(id, raw, owner=owner, now=time.time())
         try:
             generation = Generation.from_hash(raw)
         except ValueError as error:
@@ -186,10 +173,7 @@ class Broker:
         """Whether it was overdue, so that it must be looked at again."""
         if generation.status is not GenerationState.QUEUED or time.time() < generation.deadline:
             return False
-        ended = await asyncio.to_thread(
-            control.expire, self._blocking, generation, retention=self._retention
-        )
-        self._leftovers.clear(ended)
+        await self.expiry.end_queued(generation)
         return True
 
     @translated
@@ -233,7 +217,7 @@ class Broker:
             while True:
                 changed.clear()
                 last_look = self.hub.released
-                over, events = await self._events_after(id, after)
+                over, events = await happened(self._redis, id, after)
                 for event in events:
                     yield event
                     after = event.id
@@ -243,19 +227,6 @@ class Broker:
                     await asyncio.wait_for(changed.wait(), idle_seconds)
                 except TimeoutError:
                     yield None
-
-    @translated
-    async def _events_after(self, id: str, after: str) -> tuple[bool, list[Event]]:
-        """Whether these are the last, and they. The state is read first: once it is terminal,
-        `done` is among the events."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(keys.generation(id), "status")
-            pipe.xrange(keys.events(id), min=f"({after}")
-            status, entries = await pipe.execute()
-        return status is None or status.decode() in TERMINAL, [
-            Event(entry.decode(), fields[b"event"].decode(), json.loads(fields[b"data"]))
-            for entry, fields in entries
-        ]
 
     @translated
     async def cancel(self, id: str, *, owner: str) -> Generation:
@@ -305,10 +276,16 @@ class Broker:
         return await read_queues(self._redis, checkpoints)
 
     @translated
-    async def position(self, generation: Generation) -> int | None:
-        """How many are ahead of it in the queue; None when it is not queued."""
+    async def usage(self, owner: str, checkpoints: Sequence[str]) -> Usage:
+        """What an owner has queued at these, running and drawn today."""
+        return await read_usage(self._redis, owner, checkpoints)
+
+    @translated
+    async def place(self, generation: Generation) -> Place | None:
+        """How many are ahead of it in the queue, and their work; None when it is not queued."""
         if generation.status is not GenerationState.QUEUED:
             return None
         queue = Queue(generation.checkpoint, connection=self._blocking)
-        place: int | None = await self._redis.lpos(queue.key, generation.id)
-        return place
+        where = keys.line(generation.checkpoint)
+        found = await self._before(keys=[queue.key], args=[where, generation.id])
+        return Place(found[0], float(found[1])) if found else None

@@ -7,26 +7,26 @@ happen: the loser looks again.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import WatchError
+from redis.exceptions import RedisError, WatchError
 from rq import Queue
-from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
 
-from server.broker import delivery, keys
+from server.broker import delivery, keys, line
 from server.broker.record import Generation
 from server.errors import DeadlineExceeded
 from server.spec import Failure, GenerationState
 
 
 def read(connection: Redis | Pipeline, id: str) -> Generation | None:
-    """The record, or None when there is none or it was deleted."""
-    raw = connection.hgetall(keys.generation(id))
-    return Generation.from_hash(raw) if raw and b"deleted_at" not in raw else None  # type: ignore[arg-type]
+    """The record, or None when there is none or only a tombstone."""
+    raw: Any = connection.hgetall(keys.generation(id))
+    return Generation.from_hash(raw) if b"status" in raw else None
 
 
 def cancel(connection: Redis, id: str, *, retention: int) -> Generation | None:
@@ -52,9 +52,12 @@ def remove(connection: Redis, generation: Generation, *, retention: int) -> None
         pipe.delete(keys.generation(id), keys.events(id), keys.attempts(id))
         pipe.delete(*(keys.preview(id, index) for index in range(generation.spec.num_images)))
         pipe.zrem(keys.DELIVERIES, id)
-        pipe.hset(keys.generation(generation.id), "deleted_at", repr(time.time()))
-        pipe.expire(keys.generation(generation.id), retention)
-        pipe.zrem(keys.owned(generation.owner), generation.id)
+        pipe.srem(keys.living(generation.owner), id)
+        pipe.zrem(keys.EXPIRING, id)
+        tombstone: delivery.Fields = {"owner": generation.owner, "deleted_at": repr(time.time())}
+        pipe.hset(keys.generation(id), mapping=tombstone)
+        pipe.expire(keys.generation(id), retention)
+        pipe.zrem(keys.owned(generation.owner), id)
         pipe.execute()
 
 
@@ -92,13 +95,18 @@ def _end_queued(
     queue = Queue(generation.checkpoint, connection=connection, serializer=JSONSerializer)
     try:
         job = Job.fetch(generation.id, connection=connection, serializer=JSONSerializer)
-    except NoSuchJobError:
+    except RedisError:
+        raise
+    except Exception:  # there is none, or a forged one: a worker drops its id from the queue
         job = None
     pipe.multi()
     if job is not None:
         queue.remove(job, pipeline=pipe)
+        queue.scheduled_job_registry.remove(job, pipeline=pipe)
+        line.leave(pipe, keys.line(queue.name), job.id)
         job.set_status(JobStatus.CANCELED, pipeline=pipe)
         registry = CanceledJobRegistry(queue.name, connection, serializer=JSONSerializer)
         registry.add(job, ttl=retention, pipeline=pipe)
         pipe.expire(job.key, retention)
-    delivery.ended(pipe, generation.id, state, at=time.time(), retention=retention, error=error)
+    id, owner, at = generation.id, generation.owner, time.time()
+    delivery.ended(pipe, id, state, owner=owner, at=at, retention=retention, error=error)

@@ -88,6 +88,7 @@ def succeeded(
     pipe: Pipeline,
     id: str,
     *,
+    owner: str,
     at: float,
     retention: int,
     images: Sequence[ImageInfo],
@@ -112,7 +113,7 @@ def succeeded(
     )
     for index, image in enumerate(images):
         announce(pipe, id, "image", {"index": index, "seed": image.seed, "sha256": image.sha256})
-    ended(pipe, id, GenerationState.SUCCEEDED, at=at, retention=retention)
+    ended(pipe, id, GenerationState.SUCCEEDED, owner=owner, at=at, retention=retention)
 
 
 def ended(
@@ -120,21 +121,30 @@ def ended(
     id: str,
     state: GenerationState,
     *,
+    owner: str,
     at: float,
     retention: int,
     error: Failure | None = None,
 ) -> None:
-    """The terminal state; from now on the record has a time to live, and its webhook is due if it
-    has one."""
-    fields: Fields = {"status": state.value, "finished_at": repr(at)}
+    """The terminal state; from now on the record is kept for `retention` seconds, and its webhook
+    is due if it has one. Redis itself forgets it after twice that, buried or not."""
+    expires_at = at + retention
+    fields: Fields = {
+        "status": state.value,
+        "finished_at": repr(at),
+        "expires_at": repr(expires_at),
+    }
     if error is not None:
         fields["error"] = error.model_dump_json()
     pipe.hset(keys.generation(id), mapping=fields)
     announce(pipe, id, "state", {"status": state.value})
     announce(pipe, id, "done", {"status": state.value})
-    pipe.expire(keys.generation(id), retention)
-    pipe.expire(keys.events(id), retention)
+    pipe.expire(keys.generation(id), 2 * retention)
+    pipe.expire(keys.events(id), 2 * retention)
+    pipe.zrem(keys.DEADLINES, id)
+    pipe.zadd(keys.EXPIRING, {id: expires_at})
     pipe.zadd(keys.DELIVERIES, {id: at}, xx=True)
+    pipe.srem(keys.living(owner), id)
 
 
 def alive(pipe: Pipeline, worker: WorkerInfo, *, ttl_ms: int, served_seconds: float) -> None:

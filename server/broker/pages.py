@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from server.broker import keys
+from server.broker.expiry import is_over
 from server.broker.record import Generation
 from server.spec import GenerationState
 
@@ -21,7 +23,7 @@ Cursor = tuple[float, str]
 async def read_page(
     redis: Any, *, owner: str, limit: int, after: Cursor | None, state: GenerationState | None
 ) -> tuple[list[Generation], Cursor | None]:
-    """What `Broker.page` promises. Ids whose record has expired are dropped."""
+    """What `Broker.page` promises. Ids whose record is over are dropped."""
     found: list[Generation] = []
     scanned = 0
     while len(found) <= limit and scanned < SCANNED_PER_PAGE:
@@ -30,7 +32,7 @@ async def read_page(
             after = None
             break
         for (_, id), raw in zip(places, await _records(redis, places), strict=True):
-            if not raw or b"deleted_at" in raw:
+            if not raw or is_over(raw, time.time()):
                 await redis.zrem(keys.owned(owner), id)
             elif state is None or raw.get(b"status") == state.value.encode():
                 found += _readable(id, raw)

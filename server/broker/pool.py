@@ -5,9 +5,39 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.retry
 from redis.asyncio import ConnectionPool
+from redis.backoff import ExponentialBackoff
+
+from server.broker.patience import TIMEOUT_SECONDS
 
 MAX_CONNECTIONS = 64
+BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
+
+
+# Any: redis-py's stubs give every reply as bytes | str, whatever the client decodes.
+def pooled(url: str) -> Any:
+    """For all who may not wait; a command whose connection breaks is sent once more."""
+    pool = QueueingPool.from_url(
+        url,
+        retry=redis.asyncio.retry.Retry(BACKOFF, 1),
+        retry_on_error=[redis.exceptions.ConnectionError],
+        socket_connect_timeout=TIMEOUT_SECONDS,
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def blocking(url: str) -> redis.Redis:
+    """The same for threads."""
+    return redis.Redis.from_url(
+        url,
+        retry=redis.retry.Retry(BACKOFF, 1),
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+    )
 
 
 class QueueingPool(ConnectionPool):

@@ -13,6 +13,7 @@ from rq.registry import StartedJobRegistry
 
 from server.broker import keys
 from server.broker.record import WorkerInfo
+from server.forecast import Speed
 
 log = logging.getLogger("darkroom.broker")
 
@@ -25,11 +26,43 @@ class QueueInfo:
     queued: int
     running: int
     workers: tuple[WorkerInfo, ...]
+    queued_seconds: float = 0.0
+    """Of work, predicted, of one worker."""
 
-    def wait_seconds(self, ahead: int) -> float | None:
-        """Predicted seconds until `ahead` generations are done; None before there is a measure."""
-        rate = sum(1 / w.pace_seconds for w in self.workers if w.pace_seconds > 0)
-        return ahead / rate if rate else None
+    @property
+    def ready(self) -> int:
+        """Workers that take more."""
+        return sum(worker.state == "ready" for worker in self.workers)
+
+    @property
+    def speeds(self) -> list[Speed]:
+        """Of its ready workers, as far as they have said."""
+        ready = (worker for worker in self.workers if worker.state == "ready")
+        return [worker.speed for worker in ready if worker.speed is not None]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Pixels of the largest picture that each ready worker has the memory for; 0: unknown."""
+        ready = (worker for worker in self.workers if worker.state == "ready")
+        return [worker.speed.largest_pixels if worker.speed else 0 for worker in ready]
+
+    @property
+    def work_seconds(self) -> float:
+        """Of work that is left of what its ready workers hold."""
+        return sum(worker.work_seconds for worker in self.workers if worker.state == "ready")
+
+    @property
+    def step_rows(self) -> float:
+        """Rows in the last step of its ready workers, on average."""
+        rows = [worker.step_rows for worker in self.workers if worker.state == "ready"]
+        return sum(rows) / len(rows) if rows else 0.0
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """Predicted seconds until all that is here now is done; None where nobody has measured."""
+        if not self.speeds:
+            return None
+        return (self.queued_seconds + self.work_seconds) / self.ready
 
 
 async def read_queues(redis: Any, checkpoints: Sequence[str]) -> list[QueueInfo]:
@@ -39,17 +72,18 @@ async def read_queues(redis: Any, checkpoints: Sequence[str]) -> list[QueueInfo]
             pipe.llen(Queue(name, connection=redis).key)
             pipe.zcard(StartedJobRegistry(name, connection=redis).key)
             pipe.smembers(keys.workers(name))
+            pipe.hvals(keys.load(name))
         counted = await pipe.execute()
-    members = [sorted(names) for names in counted[2::3]]
+    members = [sorted(names) for names in counted[2::4]]
     async with redis.pipeline(transaction=False) as pipe:
         for worker in chain.from_iterable(members):
             pipe.hgetall(keys.worker(worker.decode(errors="replace")))
         said = iter(await pipe.execute())
     workers = [tuple(_readable(islice(said, len(names)))) for names in members]
     return [
-        QueueInfo(name, queued, running, here)
-        for name, queued, running, here in zip(
-            checkpoints, counted[0::3], counted[1::3], workers, strict=True
+        QueueInfo(name, queued, running, here, sum(map(float, seconds)))
+        for name, queued, running, seconds, here in zip(
+            checkpoints, counted[0::4], counted[1::4], counted[3::4], workers, strict=True
         )
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, Self
@@ -9,6 +10,9 @@ from typing import Any, Literal, Self
 from pydantic import TypeAdapter, model_validator
 from pydantic_core import from_json
 
+from server.broker.line import Place
+from server.broker.usage import Share
+from server.forecast import Speed
 from server.spec import (
     SPEC,
     TERMINAL,
@@ -27,7 +31,9 @@ WARNINGS: TypeAdapter[tuple[Warn, ...]] = TypeAdapter(tuple[Warn, ...])
 IMAGES: TypeAdapter[tuple[ImageInfo, ...]] = TypeAdapter(tuple[ImageInfo, ...])
 METRICS: TypeAdapter[tuple[Metrics, ...]] = TypeAdapter(tuple[Metrics, ...])
 
-JSON_FIELDS = ("images", "metrics", "stage_metrics", "handed", "error", "spec", "webhook", "replay")
+JSON_FIELDS = frozenset(
+    {"images", "metrics", "stage_metrics", "handed", "works", "error", "spec", "webhook", "replay"}
+)
 
 
 class Webhook(Frozen):
@@ -61,6 +67,8 @@ class Generation(Frozen):
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
+    expires_at: float | None = None
+    """Until when it is kept."""
     progress: Progress = Progress()
     warnings: tuple[Warn, ...] = ()
     images: tuple[ImageInfo, ...] = ()
@@ -72,13 +80,19 @@ class Generation(Frozen):
     """Store keys of what each stage that is done made for the next one, image by image."""
     queued_at: float | None = None
     """When it joined the queue of its present stage; None: when it was accepted."""
+    works: tuple[float, ...] = ()
+    """Predicted seconds of a busy worker, for each of its stages."""
+    weight: float = 1.0
+    """Of its owner, in turns."""
     error: Failure | None = None
     cancel_requested: bool = False
     webhook: Webhook | None = None
     replay: Replay | None = None
     """What to compare it with, where it draws something again."""
-    ahead: int | None = None
-    """How many were before it in the queue when it was accepted. Not kept."""
+    place: Place | None = None
+    """In the queue, when it was accepted. Not kept."""
+    share: Share | None = None
+    """What its owner had then, with it. Not kept."""
 
     @model_validator(mode="after")
     def _has_a_stage_to_draw(self) -> Self:
@@ -127,6 +141,8 @@ class Generation(Frozen):
             "created_at": repr(self.created_at),
             "spec": SPEC.dump_json(self.spec).decode(),
             "warnings": WARNINGS.dump_json(self.warnings).decode(),
+            "works": json.dumps(self.works),
+            "weight": repr(self.weight),
         }
         if self.webhook is not None:
             fields["webhook"] = self.webhook.model_dump_json()
@@ -182,9 +198,10 @@ class WorkerInfo(Frozen):
     state: Literal["ready", "draining"]
     capacity: int
     in_flight: int
-    pace_seconds: float
-    """Seconds of engine time one generation has cost lately; 0 before the first."""
     # With a default, as every field that comes later: a worker of before says nothing of it.
+    speed: Speed | None = None
+    work_seconds: float = 0.0
+    """Of work that is left of what it holds."""
     images: int = 0
     """Images being denoised."""
     step_rows: int = 0
@@ -193,11 +210,16 @@ class WorkerInfo(Frozen):
 
     def to_hash(self) -> dict[str, str]:
         """Fields as Redis keeps them."""
-        return {name: str(value) for name, value in self.model_dump().items()}
+        said = self.model_dump(exclude={"speed"}, exclude_none=True)
+        speed = {"speed": self.speed.model_dump_json()} if self.speed else {}
+        before = {"pace_seconds": "0.0"}  # without it gateways of the version before see no worker
+        return {name: str(value) for name, value in said.items()} | speed | before
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> WorkerInfo:
         """Read back what `to_hash` wrote; what a newer worker adds is passed over."""
         said = {name.decode(): value.decode() for name, value in raw.items()}
-        known = {name: said[name] for name in cls.model_fields if name in said}
+        known: dict[str, Any] = {name: said[name] for name in cls.model_fields if name in said}
+        if "speed" in known:
+            known["speed"] = from_json(known["speed"])
         return cls.model_validate(known, strict=False)

@@ -1,15 +1,17 @@
 """Acceptance in one atomic step: idempotent, bounded, and all of it or nothing.
 
-One Lua script checks the Idempotency-Key, that somebody serves the checkpoint of each stage and
-that the queue of the first has room, then writes the record, RQ's job, its place in RQ's queue, the
-owner's list and the first event. Sending it twice with the same id changes nothing, so a lost reply
-can be tried again.
+One Lua script checks the Idempotency-Key, that somebody serves the checkpoint of each stage, that
+the owner may have more, and that it would be drawn soon enough; then it writes the record, RQ's
+job, its places in RQ's queue and in line, the owner's list and the first event. Sending it twice
+with the same id changes nothing, so a lost reply can be tried again.
+Who is refused for want of room is told when to come back, and is let in then (`promises`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,8 +27,9 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
-from server.broker import keys
+from server.broker import keys, line, promises
 from server.broker.record import Generation
+from server.forecast import UNKNOWN_SECONDS
 from server.spec import GenerationState
 from server.stages import checkpoints
 
@@ -36,11 +39,16 @@ MAX_DEADLINE_SECONDS = 604_800
 DRAW = "darkroom.draw"
 """The only job label a worker accepts. It is a name in an allow-list, never imported."""
 
-SCRIPT = """
+SCRIPT = (
+    line.LIBRARY
+    + promises.LIBRARY
+    + """
 -- KEYS: generation, job, queue, rq's set of queues, owner's list, events, idempotency, deliveries,
---       served, one for each checkpoint
--- ARGV: id, created_at, max_queued, state event, seconds that the idempotency is kept,
---       fingerprint or '', fields and values of the record and of the job but its data as JSON,
+--       owner's living, what the owner has spent today, deadlines, served, one for each
+--       checkpoint
+-- ARGV: id, created_at, what is asked and allowed as JSON, state event,
+--       seconds that the idempotency is kept, fingerprint or '',
+--       fields and values of the record and of the job but its data as JSON,
 --       the job's data, since when there can be records, what is repeated, where records begin,
 --       when to look for its webhook at the latest or '', the checkpoints
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'accepted', ARGV[1]} end
@@ -56,26 +64,75 @@ if ARGV[6] ~= '' then
     return {known[2] == ARGV[6] and 'replayed' or 'conflict', known[1]}
   end
 end
-for n = 9, #KEYS do
-  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n + 4]} end
+for n = 12, #KEYS do
+  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n + 1]} end
 end
-if redis.call('LLEN', KEYS[3]) >= tonumber(ARGV[3]) then return {'full', ''} end
+local id, asked = ARGV[1], cjson.decode(ARGV[3])
+local here, owner, work = asked.line, asked.owner, asked.work
+local function figure(number) return string.format('%.6f', number) end
+
+local living = redis.call('SCARD', KEYS[9])
+if asked.owner_living > 0 and living >= asked.owner_living then
+  -- What a worker or gateway of an earlier version has ended is still among them.
+  for _, each in ipairs(redis.call('SMEMBERS', KEYS[9])) do
+    local state = redis.call('HGET', ARGV[11] .. each, 'status')
+    if state ~= 'queued' and state ~= 'running' then redis.call('SREM', KEYS[9], each) end
+  end
+  living = redis.call('SCARD', KEYS[9])
+  if living >= asked.owner_living then return {'owner_living', figure(living)} end
+end
+local owned = tonumber(redis.call('HGET', here .. ':load', owner) or 0)
+if asked.owner_seconds > 0 and owned > 0 and owned + work > asked.owner_seconds then
+  return {'owner_seconds', figure((owned + work - asked.owner_seconds) / pace(asked))}
+end
+local spent = tonumber(redis.call('GET', KEYS[10]) or 0)
+local today = spent + waits(owner) + asked.works
+if asked.owner_daily > 0 and today > asked.owner_daily then
+  return {'owner_daily', figure(spent)}
+end
+local again = asked.like ~= '' and returns(asked)
+local waiting = redis.call('LLEN', KEYS[3])
+-- Where nothing waits, those who were promised something have not come.
+if waiting == 0 then redis.call('HDEL', here .. ':promised', owner) end
+if waiting >= asked.waiting * (again and asked.lenience or 1) then
+  local share = asked.waiting / (redis.call('ZCARD', here .. ':turns') + 1)
+  if redis.call('ZCARD', here .. ':of:' .. owner) >= share then
+    return {'full', promise(asked, work, again)}
+  end
+end
+enter(here, id, owner, work, asked.weight, asked.priority)
+redis.call('RPUSH', KEYS[3], id)
+local ahead, seconds = before(here, KEYS[3], id)
+local most = again and asked.seconds * asked.lenience or asked.seconds
+local kept = again and 0 or math.min(promised(asked), asked.seconds / 2)
+local verdict = seconds > asked.latest and 'late' or seconds + kept > most and 'long'
+if verdict and seconds > 0 then
+  leave(here, id)
+  redis.call('RPOP', KEYS[3])
+  if verdict == 'late' then return {'late', figure((seconds - asked.latest) / asked.workers)} end
+  return {'long', promise(asked, seconds - asked.seconds, again)}
+end
 local fields = cjson.decode(ARGV[7])
 redis.call('HSET', KEYS[1], unpack(fields[1]))
 redis.call('HSET', KEYS[2], 'data', ARGV[8], unpack(fields[2]))
 redis.call('SADD', KEYS[4], KEYS[3])
-redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[5], ARGV[2], id)
 redis.call('ZREMRANGEBYSCORE', KEYS[5], 0, '(' .. ARGV[9])
+redis.call('SADD', KEYS[9], id)
+redis.call('ZADD', KEYS[11], figure(asked.deadline), id)
 redis.call('XADD', KEYS[6], '*', 'event', 'state', 'data', ARGV[4])
-if ARGV[12] ~= '' then redis.call('ZADD', KEYS[8], ARGV[12], ARGV[1]) end
+if ARGV[12] ~= '' then redis.call('ZADD', KEYS[8], ARGV[12], id) end
 if ARGV[6] ~= '' then
-  redis.call('HSET', KEYS[7], 'id', ARGV[1], 'fingerprint', ARGV[6])
+  redis.call('HSET', KEYS[7], 'id', id, 'fingerprint', ARGV[6])
   redis.call('EXPIRE', KEYS[7], ARGV[5])
 end
-return {'accepted', ARGV[1], redis.call('RPUSH', KEYS[3], ARGV[1]) - 1}
+return {'accepted', id, ahead, figure(seconds), living + 1, figure(today)}
 """
+)
 
 QUEUED = json.dumps({"status": GenerationState.QUEUED.value}, separators=(",", ":"))
+FOREVER = 1e12
+"""Seconds; JSON has no infinity."""
 NO_ID = "gen_" + 32 * "0"
 NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 NO_MOMENT = utcformat(NO_TIME)
@@ -108,11 +165,34 @@ class Idempotency:
         return cls(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a generation is accepted. Seconds are of work, over all workers of its checkpoint;
+    0 in what an owner may have: as much as there is."""
+
+    waiting: int = 1000
+    """Generations in the queue, from which on an owner is held to an equal share of them."""
+    workers: int = 1
+    """That are ready."""
+    max_seconds: float = math.inf
+    """That may be ahead of it."""
+    latest_seconds: float = math.inf
+    """That may be ahead of it, or its deadline cannot be met."""
+    like: str = ""
+    """What the request is known by when it comes again; empty: by nothing."""
+    owner_living: int = 0
+    """Generations of its owner that are queued or running at once."""
+    owner_seconds: float = 0.0
+    """Of its owner in this queue."""
+    owner_daily: float = 0.0
+    """Of its owner within a day, by UTC."""
+
+
 def arguments(
     generation: Generation,
     connection: Redis,
     *,
-    max_queued: int,
+    terms: Terms,
     retention: int,
     idempotency: Idempotency | None,
 ) -> tuple[list[str], list[Any]]:
@@ -131,12 +211,15 @@ def arguments(
         keys.events(id),
         keys.idempotency(generation.owner, idempotency.key if idempotency else ""),
         keys.DELIVERIES,
+        keys.living(generation.owner),
+        keys.spent(generation.owner, generation.created_at),
+        keys.DEADLINES,
         *map(keys.served, needed),
     ]
     values = [
         id,
         repr(generation.created_at),
-        max_queued,
+        to_json(_asked(generation, terms)).decode(),
         QUEUED,
         (idempotency and idempotency.seconds) or retention,
         idempotency.fingerprint if idempotency else "",
@@ -149,6 +232,28 @@ def arguments(
         *needed,
     ]
     return names, values
+
+
+def _asked(generation: Generation, terms: Terms) -> dict[str, Any]:
+    spec = generation.spec
+    return {
+        "line": keys.line(spec.checkpoint),
+        "owner": generation.owner,
+        "work": generation.works[0] if generation.works else UNKNOWN_SECONDS,
+        "works": sum(generation.works) or UNKNOWN_SECONDS,
+        "weight": generation.weight,
+        "priority": spec.priority,
+        "deadline": generation.deadline,
+        "waiting": terms.waiting,
+        "workers": max(1, terms.workers),
+        "seconds": min(terms.max_seconds, FOREVER),
+        "latest": min(terms.latest_seconds, FOREVER),
+        "lenience": promises.LENIENCE,
+        "like": terms.like,
+        "owner_living": terms.owner_living,
+        "owner_seconds": terms.owner_seconds,
+        "owner_daily": terms.owner_daily,
+    }
 
 
 def _moment() -> str:

@@ -57,6 +57,7 @@ class Adapters:
 
     def __init__(self, parts: Parts, models: Path | None, *, allow_pickle: bool = False) -> None:
         self._parts = parts
+        self._device, self._dtype = parts.device, parts.dtype  # each asks all modules
         self._allow_pickle = allow_pickle
         self._loras, self._vaes = shelf.loras(models), shelf.vaes(models)
         self._places = Places(parts)
@@ -133,9 +134,9 @@ class Adapters:
         down = torch.cat([change.down.float() for change, _ in scaled])
         up = torch.cat([change.up.float() * scale for change, scale in scaled], dim=1)
         up = up.reshape(*up.shape, *(1,) * (down.ndim - 2))
-        device, dtype = self._parts.device, self._parts.dtype
         # Else each of these many copies would wait for the engine's steps on the device.
-        return Graft(*(each.to(device, dtype, non_blocking=True) for each in (down, up)))
+        placed = (each.to(self._device, self._dtype, non_blocking=True) for each in (down, up))
+        return Graft(*placed)
 
     def _replacement(self, path: Path, own: Autoencoder) -> Replacement:
         vae = read_vae(path, self._parts, self._allow_pickle)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from copy import copy
+import logging
+import threading
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
 
+from server.errors import OutOfMemory
+from server.models.device import device_errors
+
+log = logging.getLogger("darkroom.models")
+
 TILE_ABOVE = 256 * 256
 """Latents per picture. Above, the attention of an untiled call takes more memory than it is worth;
 below, tiles would only make the picture differ a little from the reference."""
+
+_precisely = threading.Lock()
+"""One such decoding at a time on a device, whatever the autoencoder: it takes twice the memory."""
 
 
 class Autoencoder:
@@ -47,6 +57,23 @@ class Autoencoder:
         raw = self._raw(latents.to(vae.dtype))
         pictures: torch.Tensor = vae.decode(raw, return_dict=False)[0]
         return pictures
+
+    def decode_precisely(self, latents: torch.Tensor) -> torch.Tensor:
+        """As `decode`, in float32: with a copy of the weights that is gone afterwards, and in tiles
+        where it does not fit otherwise. May be called from several threads.
+
+        What overflows in half precision is mended by it. The copy is not kept, because what others
+        get must not depend on what was drawn before.
+        """
+        with _precisely:
+            precise = Autoencoder(deepcopy(self._vae).float(), self._tile_above)
+            try:
+                with device_errors():
+                    return precise.decode(latents.float())
+            except OutOfMemory as error:
+                log.warning("decoding in tiles: %s", error)
+            # Not under `except`: the error holds on to all that the failed call had in memory.
+            return Autoencoder(precise._vae, 0).decode(latents.float())
 
     def _fitting(self, height: int, width: int) -> Any:
         return self._in_tiles if height * width > self._tile_above else self._vae

@@ -16,6 +16,9 @@ RECOVERABLE = frozenset({1, 9, 701})
 """CUDA error codes after which the context still works: invalid value, invalid configuration,
 launch out of resources. Any other (illegal address, assert, ECC, …) is sticky."""
 
+FULL = ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED")
+"""What other errors say where memory was short: the host's allocator, cuBLAS and cuDNN."""
+
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -90,7 +93,7 @@ def on_device() -> Iterator[None]:
 def _translate(error: RuntimeError) -> None:
     """Raises ours in its place; returns if it has nothing to do with the device."""
     code = getattr(error, "error_code", None)
-    full = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    full = isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in FULL)
     if full or code == MEMORY_ALLOCATION:
         raise OutOfMemory(f"the device is out of memory: {_first_line(error)}") from error
     if isinstance(error, torch.AcceleratorError) and code not in RECOVERABLE:

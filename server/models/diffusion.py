@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from server.errors import NotFinite
 from server.models.adapters import Adapters
 from server.models.autoencoder import TILE_ABOVE, Autoencoder
 from server.models.canvas import Canvases, Start
@@ -24,7 +25,8 @@ from server.models.depth import DepthReader
 from server.models.device import on_device, peak_memory_bytes
 from server.models.glimpses import expected, planned, taken
 from server.models.parts import Parts
-from server.models.pictures import Latents, Picture, to_latents, to_pictures
+from server.models.pictures import NO_LATENTS, Latents, Picture, to_latents, to_pictures
+from server.models.probe import EVERY, Probe
 from server.models.safety import SafetyReader
 from server.models.samplers import Samplers
 from server.models.schedule import begin
@@ -135,7 +137,11 @@ class LatentDiffusion:
             return noise.split_with_sizes([state.rows for state in states])
 
     def advance(self, state: State, prediction: torch.Tensor) -> None:
-        """Apply guidance and the ticket's own sampler step to its latents."""
+        """Apply guidance and the ticket's own sampler step to its latents.
+
+        Raises:
+            NotFinite: they have been NaN or infinite for a few steps, at most.
+        """
         with on_device():
             guided = _guide(prediction, state.spec)
             glimpse = taken(state, guided)
@@ -148,6 +154,10 @@ class LatentDiffusion:
             )[0]
             if state.canvas.kept is not None:
                 latents = _restored(latents, state, state.canvas.kept)
+            if state.steps_done % EVERY == 0:
+                state.probe = Probe(latents)
+            if state.probe is not None and state.probe.failed:
+                raise NotFinite(NO_LATENTS)
         state.latents, state.glimpse = latents, glimpse
         state.steps_done += 1
 
@@ -165,6 +175,22 @@ class LatentDiffusion:
                 return to_latents(latents)
             images = states[0].autoencoder.decode(latents)  # (B, 3, height, width)
             return to_pictures(images, [state.canvas.finish for state in states])
+
+    def decode_again(self, state: State) -> Picture | None:
+        """A picture that came out as none, alone and with its autoencoder in float32. None where
+        that was in float32 already.
+
+        Raises:
+            NotFinite: it is the latents that are at fault, which no autoencoder mends.
+            OutOfMemory: it does not fit beside what is on the device.
+        """
+        with on_device():
+            if not state.latents.isfinite().all().item():
+                raise NotFinite(NO_LATENTS)
+            if state.autoencoder.dtype is torch.float32:
+                return None
+            images = state.autoencoder.decode_precisely(state.latents)  # (1, 3, height, width)
+            return to_pictures(images, [state.canvas.finish])[0]
 
     def preview(self, states: Sequence[State]) -> Sequence[Picture]:
         """What these are expected to become, of one `decode_bucket`, in one autoencoder call;

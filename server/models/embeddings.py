@@ -17,10 +17,9 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from server.errors import InvalidSpec
-from server.models.tensors import is_plain
+from server.models.tensors import is_plain, read_safetensors
 
 Key = Literal["", "clip_l", "clip_g"]
 
@@ -120,7 +119,7 @@ class Embeddings:
         if path.suffix in PICKLES and not self._allow_pickle:
             raise _unusable(path, "is a pickle: convert it to safetensors, or turn on allow_pickle")
         try:
-            return _unpickled(path) if path.suffix in PICKLES else load_file(path)
+            return _unpickled(path) if path.suffix in PICKLES else read_safetensors(path)
         except pickle.UnpicklingError as error:
             raise _unusable(path, "is a pickle that holds more than tensors") from error
         except Exception as error:  # bytes that are no such file can fail in any way

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from server.errors import InvalidSpec
 from server.models.peft_settings import METADATA, PeftSettings
 from server.models.places import Place, Places
+from server.models.tensors import read_safetensors
 
 LAYER = re.compile(
     r"(?P<layer>.+?)"
@@ -99,7 +100,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(METADATA, "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, written  # noqa: SIM118
+        return read_safetensors(path), written
     except OSError as error:  # its text has the whole path, which is nobody's affair
         raise InvalidSpec(f"the LoRA {path.name} cannot be read: {error.strerror}") from error
     except (ValueError, SafetensorError) as error:

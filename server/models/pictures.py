@@ -1,4 +1,9 @@
-"""What leaves a model, on its way from the device to the host. Knows no model."""
+"""What leaves a model, on its way from the device to the host. Knows no model.
+
+A picture also says whether it can be one. Half-precision autoencoders overflow, SDXL's above all:
+to NaN or infinity, or to one colour or black from edge to edge, which nothing photographed or
+painted is.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,17 @@ from server.errors import NotFinite
 from server.models.device import on_device
 from server.models.state import Finish
 
+NO_LATENTS = (
+    "its latents became NaN or infinite while it was denoised: try a lower guidance_scale, another"
+    " sampler or fewer loras; the operator may compute in float32 (DARKROOM_DTYPE)"
+)
+NO_PICTURE = (
+    "the autoencoder made NaN or infinity of it: try another one (vae) or a lower guidance_scale;"
+    " the operator may compute in float32 (DARKROOM_DTYPE)"
+)
+DARKEST_MEAN = 1.0
+"""Of 255. Below, a picture is black whatever a few of its pixels are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -20,6 +36,7 @@ class Picture:
 
     pixels: torch.Tensor  # (height, width, 3) uint8
     finite: torch.Tensor  # () bool
+    flat: torch.Tensor  # () bool
     finish: Finish | None = None
 
     def array(self) -> NDArray[np.uint8]:
@@ -30,9 +47,16 @@ class Picture:
         """
         with on_device():
             if not self.finite.item():
-                raise NotFinite("the model produced NaN or infinity instead of an image")
+                raise NotFinite(NO_PICTURE)
             array: NDArray[np.uint8] = self.pixels.cpu().numpy()
         return array if self.finish is None else self.finish(array)
+
+    @property
+    def blank(self) -> bool:
+        """Whether all that was drawn is one colour or black, before anything is laid over it.
+        Waits for the device."""
+        with on_device():
+            return bool(self.flat.item())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +74,13 @@ class Latents:
         with on_device():
             array: NDArray[np.float32] = self.latents.float().cpu().numpy()
         if not np.isfinite(array).all():
-            raise NotFinite("the model produced NaN or infinity instead of latents")
+            raise NotFinite(NO_LATENTS)
         return array
+
+    @property
+    def blank(self) -> bool:
+        """Latents are no picture yet."""
+        return False
 
 
 def to_latents(latents: torch.Tensor) -> list[Latents]:
@@ -64,4 +93,11 @@ def to_pictures(images: torch.Tensor, finish: Sequence[Finish | None]) -> list[P
     finite = torch.isfinite(images).flatten(1).all(dim=1)  # (B,)
     unit = (images * 0.5 + 0.5).clamp(0, 1)
     pixels = (unit.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8).contiguous()
-    return [Picture(*each) for each in zip(pixels.unbind(), finite.unbind(), finish, strict=True)]
+    told = zip(pixels.unbind(), finite.unbind(), _flat(pixels).unbind(), finish, strict=True)
+    return [Picture(*each) for each in told]
+
+
+def _flat(pixels: torch.Tensor) -> torch.Tensor:
+    """Which of (B, height, width, 3) are one colour, or black: (B,)."""
+    one_colour = (pixels == pixels[:, :1, :1]).flatten(1).all(dim=1)
+    return one_colour | (pixels.flatten(1).float().mean(dim=1) < DARKEST_MEAN)

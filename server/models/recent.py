@@ -21,30 +21,44 @@ T = TypeVar("T", bound=Sized)
 
 class Recent(Generic[T]):
     """A cache bounded by number and by bytes; the newest is always kept. May be called from
-    several threads, of which one at a time makes something."""
+    several threads, of which one at a time makes something, and the others get and clear
+    meanwhile."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = threading.Lock()
+        self._making = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is kept under this key, or was just made; what `make` raises goes through."""
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make()
-            self._kept.move_to_end(key)
-            self._drop()
-            return self._kept[key]
+        found = self._found(key)
+        if found is not None:
+            return found
+        with self._making:
+            found = self._found(key)  # somebody else has made it meanwhile
+            if found is None:
+                found = make()
+            with self._lock:
+                self._kept[key] = found
+                self._kept.move_to_end(key)
+                self._drop()
+            return found
 
     def clear(self) -> None:
         """Keep nothing of what there is now."""
         with self._lock:
             self._kept.clear()
+
+    def _found(self, key: Hashable) -> T | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
     def _drop(self) -> None:
         held = sum(each.nbytes for each in self._kept.values())

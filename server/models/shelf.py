@@ -23,7 +23,7 @@ class Shelf:
     """A folder with all the folders in it; a file's name is its stem, and never a path.
 
     Of two files of one name the first counts: by suffix, then by path. Files that come while we
-    run are found.
+    run are found; links that lead out of the folder are not. The folder itself may be a link.
 
     Args:
         kind: what the files are, for the error.
@@ -81,8 +81,13 @@ class Shelf:
             saved = {path.parent for path in self._folder.rglob(CONFIG)} - {self._folder}
             yield from saved
         for path in self._folder.rglob("*"):
-            if path.suffix in self._suffixes and path.is_file() and path.parent not in saved:
+            if path.suffix in self._suffixes and path.parent not in saved and self._has(path):
                 yield path
+
+    def _has(self, path: Path) -> bool:
+        """Whether the file is really here: a link may lead to any file of this machine."""
+        assert self._folder is not None
+        return path.is_file() and path.resolve().is_relative_to(self._folder.resolve())
 
     def _rank(self, path: Path) -> tuple[int, Path]:
         known = path.suffix in self._suffixes

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from server.models.autoencoder import Autoencoder
 from server.models.blend import Blend
 from server.models.conditioning import Conditioning
+from server.models.probe import Probe
 from server.spec import Spec, Warn
 
 Finish = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -74,6 +75,8 @@ class State:
     """Steps done, each time that it is shown, and the signal of the last of them."""
     glimpse: Glimpse | None = None
     """Of the last step, if it is shown after that."""
+    probe: Probe | None = None
+    """The last look at whether its latents are numbers."""
 
     @property
     def rows(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from server.errors import CheckpointError
 
@@ -23,6 +23,11 @@ class _Inert:
 
 MOST_TENSORS = 10_000
 """Several times as many as a checkpoint has. Some of diffusers' converters take their square."""
+
+READ_WHOLE_BYTES = 2**30
+"""Files up to this size are read, not mapped. What takes tensors from a mapped file one by one
+(safetensors 0.8 and before) loses some sixty bytes for good with each: nothing for a checkpoint,
+which is read once, and megabytes a day where LoRAs come and go."""
 
 STAND_INS: list[Any] = [
     (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
@@ -52,6 +57,23 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, torch.Tens
     if not tensors:
         raise CheckpointError(f"{path.name} holds no tensors")
     return tensors
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Its tensors, mapped from the file only if it is large.
+
+    Raises:
+        OSError: it cannot be read.
+        SafetensorError: it is damaged.
+    """
+    if path.stat().st_size > READ_WHOLE_BYTES:
+        mapped: dict[str, torch.Tensor] = load_file(path)
+        return mapped
+    try:
+        read: dict[str, torch.Tensor] = load(path.read_bytes())
+    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+        raise SafetensorError(f"it holds what torch has no numbers for: {error}") from error
+    return read
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -86,12 +108,11 @@ def _checked(path: Path, state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        return read_safetensors(path)
     except OSError as error:  # its text has the whole path, which is nobody's affair
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged: {error}") from error
-    return tensors
 
 
 def _unpickled(path: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from server.errors import Unavailable
+from server.errors import DeadlineExceeded, Unavailable
 from server.pixels import Inputs
 from server.spec import ImageInfo
 from server.storage import ImageStore
@@ -29,7 +29,8 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 class Archive:
     """Blocking; for threads that have nothing else to do. What keeps pictures waits for the store,
-    and raises `Unavailable` where it does not come back in time, or the archive is closed."""
+    and raises `DeadlineExceeded` where it does not come back in time, `Unavailable` where the
+    archive is closed."""
 
     def __init__(self, store: ImageStore, version: str) -> None:
         self._store = store
@@ -73,7 +74,11 @@ class Archive:
             try:
                 return action()
             except Unavailable as error:
-                if time.time() + pause > claim.deadline or self._closing.wait(pause):
+                left = claim.deadline - time.time()
+                if left <= 0:
+                    late = f"its deadline passed before it could be kept: {error.message}"
+                    raise DeadlineExceeded(late) from error
+                if self._closing.wait(min(pause, left)):
                     raise
                 log.warning("trying again: %s", error, extra={"generation": claim.id})
                 pause = longer(pause)

@@ -17,6 +17,7 @@ from server.workers.holdings import Holdings
 from server.workers.leases import Leases, Verdict
 from server.workers.link import AWAY
 from server.workers.stage import Claim, Studio
+from server.workers.watchdog import Watchdog
 
 log = logging.getLogger("darkroom.worker")
 
@@ -38,6 +39,7 @@ class Beat:
         appear: Callable[[Pipeline, bool], None],
         lose: Callable[[Claim], None],
         give_up: Callable[[str], None],
+        watchdog: Watchdog | None,
     ) -> None:
         self._settings = settings
         self._redis = redis
@@ -48,6 +50,7 @@ class Beat:
         self._appear = appear
         self._lose = lose
         self._give_up = give_up
+        self._watchdog = watchdog
         self._appeared_at = float("-inf")
         self._away = False
         self._stopped = False
@@ -66,6 +69,8 @@ class Beat:
     def run(self) -> None:
         """Beat until stopped, whether Redis is there or not."""
         while not self._stopped:
+            if self._watchdog is not None:
+                self._watchdog.pet()
             self._watch_device()
             try:
                 self.beat()
@@ -73,6 +78,8 @@ class Beat:
             except AWAY as error:
                 self._note(error)
             wait(self._wake, self._settings.beat_seconds)
+        if self._watchdog is not None:
+            self._watchdog.chain()
 
     def beat(self) -> None:
         """Tell Redis how things stand, and heed what it answers."""

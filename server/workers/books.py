@@ -22,8 +22,9 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
-from server.broker import delivery, keys
+from server.broker import delivery, keys, line
 from server.broker.record import total
+from server.forecast import UNKNOWN_SECONDS
 from server.spec import GenerationState, Progress
 from server.workers.entry import Entry
 from server.workers.stage import Claim, Drawn, Ended, Handed
@@ -76,6 +77,7 @@ class Books:
         job.prepare_for_execution(worker, pipeline=pipe)
         pipe.hset(job.key, keys.HOLDER, execution.id)
         pipe.set(keys.lease(execution.id), worker, px=self._lease_ms)
+        line.take(pipe, keys.line(self._queue.name), job.id)
         delivery.started(pipe, job.id, at=at)
         return execution.id
 
@@ -87,20 +89,38 @@ class Books:
         if entry.open:
             delivery.requeued(entry.pipe, entry.id, steps_before=entry.steps_before)
 
+    def postpone(self, entry: Entry, execution: str, at: float) -> None:
+        """Held by nobody until then. RQ shows it as scheduled; its own scheduler is not needed."""
+        self.remove_execution(entry, execution)
+        pipe, job = entry.pipe, entry.job
+        pipe.hdel(job.key, keys.HOLDER, "started_at", "worker_name")
+        pipe.hset(job.key, keys.RETRIES, entry.retries + 1)
+        job.set_status(JobStatus.SCHEDULED, pipeline=pipe)
+        pipe.zadd(self._queue.scheduled_job_registry.key, {entry.id: at})
+        if entry.open:
+            delivery.requeued(pipe, entry.id, steps_before=entry.steps_before)
+
+    def bring_forward(self, entry: Entry) -> None:
+        """What was postponed is due: before all else of its owner, who has no turn for nothing."""
+        entry.pipe.zrem(self._queue.scheduled_job_registry.key, entry.id)
+        self.push_front(entry)
+        self._line_up(entry, self._queue.name, entry.number)
+
     def hand_on(self, entry: Entry, claim: Claim, result: Handed) -> None:
-        """Its stage is done: to the front of the next one's queue, since it has waited already,
-        held by nobody and charged with nothing."""
+        """Its stage is done: to the next one's queue, before all else of its owner, since it has
+        waited already; held by nobody and charged with nothing."""
         pipe, job, at = entry.pipe, entry.job, now()
         self.remove_execution(entry, claim.execution)
         self._count_success(entry, at)
         checkpoint = claim.following[0].checkpoint
         queue = Queue(checkpoint, self._queue.connection, serializer=JSONSerializer)
-        pipe.hdel(job.key, keys.HOLDER, keys.DEATHS, "started_at", "worker_name")
+        pipe.hdel(job.key, keys.HOLDER, keys.DEATHS, keys.RETRIES, "started_at", "worker_name")
         pipe.hset(job.key, mapping={"origin": queue.name, "enqueued_at": utcformat(at)})
         pipe.hset(job.key, keys.HANDED_ON, claim.execution)
         job.set_status(JobStatus.QUEUED, pipeline=pipe)
         pipe.sadd(Queue.redis_queues_keys, queue.key)
-        queue.push_job_id(entry.id, pipeline=pipe, at_front=True)
+        queue.push_job_id(entry.id, pipeline=pipe)
+        self._line_up(entry, queue.name, claim.number + 1)
         steps = result.metrics.steps
         delivery.handed_on(
             pipe,
@@ -111,6 +131,19 @@ class Books:
             progress=claim.overall(Progress(steps_done=steps, steps_total=steps)),
             stage_metrics=(*claim.past.metrics, result.metrics),
             warnings=(*claim.past.warnings, *result.warnings),
+        )
+
+    def _line_up(self, entry: Entry, checkpoint: str, number: int) -> None:
+        """With its stage of this number, before all that its owner has in this line."""
+        works = entry.works
+        line.enter(
+            entry.pipe,
+            keys.line(checkpoint),
+            entry.id,
+            owner=entry.owner,
+            work=works[number] if number < len(works) else UNKNOWN_SECONDS,
+            weight=entry.weight,
+            priority=line.FIRST,
         )
 
     def push_front(self, entry: Entry) -> None:
@@ -153,7 +186,13 @@ class Books:
         if entry.open:
             at, retention = time.time(), self._retention
             delivery.ended(
-                entry.pipe, entry.id, ended.state, at=at, retention=retention, error=ended.error
+                entry.pipe,
+                entry.id,
+                ended.state,
+                owner=entry.owner,
+                at=at,
+                retention=retention,
+                error=ended.error,
             )
 
     def _retire(self, entry: Entry) -> datetime:
@@ -185,6 +224,7 @@ class Books:
         delivery.succeeded(
             entry.pipe,
             entry.id,
+            owner=entry.owner,
             at=time.time(),
             retention=self._retention,
             images=drawn.images,

@@ -57,6 +57,11 @@ class Picture(Protocol):
             NotFinite: it held NaN or infinity.
         """
 
+    @property
+    def blank(self) -> bool:
+        """Whether it is one colour or black from edge to edge, as what overflowed often is; never
+        so where latents are given. Waits for the device."""
+
 
 class Denoiser(Protocol):
     """One checkpoint on one device. `prepare` may run on another thread than the rest."""
@@ -72,8 +77,8 @@ class Denoiser(Protocol):
         """
 
     def make_room(self) -> None:
-        """Let go of what is kept on the device only to be quicker. Called on the thread of
-        `prepare`; tickets keep what they hold."""
+        """Let go of what is kept on the device only to be quicker. Called on any thread; tickets
+        keep what they hold."""
 
     def predict(self, states: Sequence[Any]) -> Sequence[Any]:
         """One UNet call for states of one bucket. Changes no state, so it can be tried again.
@@ -84,7 +89,11 @@ class Denoiser(Protocol):
         """
 
     def advance(self, state: Any, prediction: Any) -> None:
-        """Apply guidance and the ticket's own sampler step to its latents."""
+        """Apply guidance and the ticket's own sampler step to its latents.
+
+        Raises:
+            NotFinite: they have become NaN or infinite, at this step or a few before.
+        """
 
     def wait(self) -> None:
         """Until the device has done all it was given; calls may return before it has."""
@@ -92,6 +101,15 @@ class Denoiser(Protocol):
     def decode(self, states: Sequence[Any]) -> Sequence[Picture]:
         """Latents of one `decode_bucket` to pictures, in one autoencoder call, or as they are
         where the stage gives latents. Changes no state."""
+
+    def decode_again(self, state: Any) -> Picture | None:
+        """A picture that came out NaN, infinite or blank, once more: alone, its autoencoder in
+        float32. None where that was so the first time. Called on publishers' threads.
+
+        Raises:
+            NotFinite: the latents are not finite, which no autoencoder mends.
+            OutOfMemory: it does not fit beside what is on the device.
+        """
 
     def preview(self, states: Sequence[Any]) -> Sequence[Picture]:
         """What these are expected to become, of one `decode_bucket`, in one autoencoder call;

@@ -6,7 +6,7 @@ there is; nothing it names is imported, unpickled or called. Pure: knows no Redi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 from rq.exceptions import DeserializationError
@@ -22,12 +22,17 @@ from server.errors import (
     UnknownCheckpoint,
 )
 from server.spec import Failure, GenerationState
-from server.stages import stages
+from server.stages import Stage, stages
 from server.workers.stage import Ended
 
 
 def examine(
-    job: Job | None, record: Mapping[bytes, bytes], *, checkpoint: str, at: float
+    job: Job | None,
+    record: Mapping[bytes, bytes],
+    *,
+    checkpoint: str,
+    at: float,
+    least_seconds: Callable[[Stage], float],
 ) -> Generation | Ended:
     """The generation to draw, or how it ends here. `job` is None where RQ could not read it."""
     try:
@@ -35,7 +40,8 @@ def examine(
         generation = _generation(record)
         if generation.terminal or generation.cancel_requested:
             return Ended(GenerationState.CANCELED)
-        _check_generation(generation, checkpoint, at)
+        _check_generation(generation, checkpoint)
+        _check_deadline(generation, at, least_seconds(generation.stage))
     except DeadlineExceeded as error:
         return Ended(GenerationState.EXPIRED, failure(error))
     except DarkroomError as error:
@@ -74,7 +80,15 @@ def _generation(record: Mapping[bytes, bytes]) -> Generation:
         raise InvalidSpec("the stored generation cannot be read") from None
 
 
-def _check_generation(generation: Generation, checkpoint: str, at: float) -> None:
+def _check_deadline(generation: Generation, at: float, least_seconds: float) -> None:
+    seconds = generation.spec.deadline_seconds
+    if at >= generation.deadline:
+        raise DeadlineExceeded(f"it was still queued after {seconds:g} seconds")
+    if at + least_seconds > generation.deadline:
+        raise DeadlineExceeded(f"too little was left of its {seconds:g} seconds to draw it")
+
+
+def _check_generation(generation: Generation, checkpoint: str) -> None:
     spec, wanted = generation.spec, generation.checkpoint
     if wanted != checkpoint:
         raise UnknownCheckpoint(
@@ -88,5 +102,3 @@ def _check_generation(generation: Generation, checkpoint: str, at: float) -> Non
     for keys in generation.handed:
         if len(keys) != spec.num_images or not all(k.startswith(f"{generation.id}/") for k in keys):
             raise InvalidSpec("what was handed on to this stage is not of this generation")
-    if at >= generation.deadline:
-        raise DeadlineExceeded(f"it was still queued after {spec.deadline_seconds:g} seconds")

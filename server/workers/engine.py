@@ -1,9 +1,9 @@
 """Continuous batching, step by step. Knows tickets and steps; not torch, Redis or HTTP.
 
 One turn is `choose → advance → preview → release`. Tickets join and leave between two turns. A
-failure stays as small as it is: a ticket's own sampler fails the ticket; a failing UNet or
-autoencoder call is tried again on halves of its batch until the ticket at fault is alone; a preview
-that fails is left out. Only `DeviceLost` passes.
+failure stays as small as it is: a ticket's own sampler fails the ticket, and so do latents that are
+no numbers any more; a failing UNet or autoencoder call goes down the ladder until the ticket at
+fault is alone; a preview that fails is left out. Only `DeviceLost` passes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from server.errors import DeadlineExceeded, OutOfMemory
+from server.errors import DarkroomError, DeadlineExceeded, OutOfMemory
 from server.workers.denoiser import Denoiser, Picture, State
+from server.workers.ladder import RECOVERY_SECONDS, Bound, Ladder, Remedy
 from server.workers.planner import Candidate, choose
 
 log = logging.getLogger("darkroom.engine")
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -74,22 +73,51 @@ class Step:
     """The facts of one turn."""
 
     rows: int = 0
+    pixels: int = 0
+    """Of one row."""
     seconds: float = 0.0
     decode_seconds: float = 0.0
     previews: Sequence[Preview] = ()
     outcomes: Sequence[Outcome] = ()
+    remedies: Sequence[Remedy] = ()
+    """For calls that did not fit the device."""
 
 
-@dataclass(slots=True)
 class Engine:
     """All tickets in flight on one device. Not thread-safe: one thread owns it."""
 
-    denoiser: Denoiser
-    max_step_pixels: int
-    max_decode_pixels: int = 4 * 2**20
-    clock: Callable[[], float] = time.monotonic
-    _tickets: list[Ticket] = field(default_factory=list)
-    _step_seconds: float = 0.0
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        max_step_pixels: int,
+        max_decode_pixels: int = 4 * 2**20,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.denoiser = denoiser
+        self._clock = clock
+        self._steps: Bound[Ticket] = Bound("a step", max_step_pixels, _rows_times_pixels, clock)
+        self._decodes: Bound[Ticket] = Bound("a decode", max_decode_pixels, _pixels, clock)
+        self._ladder = Ladder(denoiser.make_room)
+        self._tickets: list[Ticket] = []
+        self._step_seconds = 0.0
+        self._did_not_fit: tuple[int, float] | None = None
+
+    @property
+    def max_step_pixels(self) -> int:
+        """Rows times pixels that a step may take now."""
+        return self._steps.pixels
+
+    @property
+    def max_decode_pixels(self) -> int:
+        """Pixels that a decode may take now."""
+        return self._decodes.pixels
+
+    @property
+    def too_large(self) -> int | None:
+        """Pixels (`State.pixels`) of the smallest ticket that has not fitted the device even alone
+        within the last `RECOVERY_SECONDS`. May be read on any thread."""
+        last = self._did_not_fit
+        return last[0] if last and self._clock() - last[1] < RECOVERY_SECONDS else None
 
     @property
     def busy(self) -> bool:
@@ -103,7 +131,7 @@ class Engine:
 
     def admit(self, ticket: Ticket) -> None:
         """It takes part from the next step on."""
-        ticket.admitted_at = ticket.stepped_at = self.clock()
+        ticket.admitted_at = ticket.stepped_at = self._clock()
         self._tickets.append(ticket)
 
     def drop(self, tickets: Iterable[Ticket]) -> None:
@@ -112,10 +140,12 @@ class Engine:
 
     def step(self) -> Step:
         """One UNet call for one bucket; says who took part and who left."""
-        late = self._leave(t for t in self._tickets if self.clock() >= t.deadline)
+        for bound in (self._steps, self._decodes):
+            bound.recover()
+        late = self._leave(t for t in self._tickets if self._clock() >= t.deadline)
         if not self._tickets:
             return Step(outcomes=late)
-        began = self.clock()
+        began = self._clock()
         chosen = self._choose(began)
         failed = self._advance(chosen) if chosen else []
         seconds = self._charge(chosen, began)
@@ -123,10 +153,12 @@ class Engine:
         drawn = self._release()
         return Step(
             rows=sum(t.state.rows for t in chosen),
+            pixels=chosen[0].state.pixels if chosen else 0,
             seconds=seconds,
             decode_seconds=sum(o.ticket.decode_seconds for o in drawn),
             previews=previews,
             outcomes=[*late, *failed, *drawn],
+            remedies=self._ladder.remedies(),
         )
 
     def _choose(self, now: float) -> list[Ticket]:
@@ -144,30 +176,33 @@ class Engine:
             )
             for t in waiting
         ]
-        return [waiting[i] for i in choose(candidates, self.max_step_pixels)]
+        return [waiting[i] for i in choose(candidates, self._steps.pixels)]
 
     def _advance(self, chosen: list[Ticket]) -> list[Outcome]:
         failed = []
-        predicted = self._halving(self.denoiser.predict, chosen, self._lower_step_cap)
+        predicted = self._ladder.climb(self.denoiser.predict, chosen, self._steps)
         for ticket, prediction, error in predicted:
             if error is None:
                 error = self._take_step(ticket, prediction)
             if error is not None:
                 failed.append(Outcome(ticket, error=error))
-        self._forget(o.ticket for o in failed)
+        self._leave_with(failed)
         return failed
 
     def _take_step(self, ticket: Ticket, prediction: Any) -> Exception | None:
         try:
             self.denoiser.advance(ticket.state, prediction)
         except Exception as error:  # one ticket's sampler fails one ticket
-            log.exception("a sampler step failed", extra={"generation": ticket.id})
+            # A traceback is for our own faults; latents that are no numbers are the model's.
+            ours = None if isinstance(error, DarkroomError) else error
+            about = {"generation": ticket.id}
+            log.warning("a sampler step failed: %s", error, exc_info=ours, extra=about)
             return error
         ticket.steps_done += 1
         return None
 
     def _charge(self, chosen: list[Ticket], began: float) -> float:
-        now = self.clock()
+        now = self._clock()
         rows = sum(t.state.rows for t in chosen)
         for ticket in chosen:
             ticket.stepped_at = now
@@ -182,14 +217,14 @@ class Engine:
         due = [t for t in self._tickets if t.state.previews_due > t.previews]
         for ticket in due:
             ticket.previews = ticket.state.previews_due
-        fitting = [t for t in due if t.state.pixels <= self.max_decode_pixels]
+        fitting = [t for t in due if t.state.pixels <= self._decodes.pixels]
         decoded = self._decode(self.denoiser.preview, fitting)
         return [Preview(t, t.previews, picture) for t, picture, _ in decoded if picture is not None]
 
     def _release(self) -> list[Outcome]:
         finished = [t for t in self._tickets if t.finished]
         drawn = [Outcome(*each) for each in self._decode(self.denoiser.decode, finished)]
-        self._forget(o.ticket for o in drawn)
+        self._leave_with(drawn)
         return drawn
 
     def _decode(
@@ -201,52 +236,36 @@ class Engine:
             by_bucket[ticket.state.decode_bucket].append(ticket)
         decoded = []
         for alike in by_bucket.values():
-            size = max(1, self.max_decode_pixels // alike[0].state.pixels)
+            size = max(1, self._decodes.pixels // alike[0].state.pixels)
             for first in range(0, len(alike), size):
-                batch, began = alike[first : first + size], self.clock()
-                decoded += self._halving(call, batch, self._lower_decode_cap)
+                batch, began = alike[first : first + size], self._clock()
+                decoded += self._ladder.climb(call, batch, self._decodes)
                 for ticket in batch:
-                    ticket.decode_seconds += (self.clock() - began) / len(batch)
+                    ticket.decode_seconds += (self._clock() - began) / len(batch)
         return decoded
-
-    def _halving(
-        self,
-        call: Callable[[Sequence[Any]], Sequence[T]],
-        tickets: list[Ticket],
-        lower_cap: Callable[[list[Ticket]], None],
-    ) -> list[tuple[Ticket, T | None, Exception | None]]:
-        """The device call for all, or on halves until those that fail are alone."""
-        try:
-            results = call([t.state for t in tickets])
-            return [(t, result, None) for t, result in zip(tickets, results, strict=True)]
-        except Exception as error:  # the batch shares the call, not the fault
-            if len(tickets) == 1:
-                log.exception("a device call failed", extra={"generation": tickets[0].id})
-                return [(tickets[0], None, error)]
-            if isinstance(error, OutOfMemory):
-                lower_cap(tickets)
-        # Not under `except`: the error holds on to all that the failed call had in memory.
-        middle = len(tickets) // 2
-        halves = tickets[:middle], tickets[middle:]
-        return [each for half in halves for each in self._halving(call, half, lower_cap)]
-
-    def _lower_step_cap(self, tickets: list[Ticket]) -> None:
-        tried = sum(t.state.rows * t.state.pixels for t in tickets)
-        self.max_step_pixels = min(self.max_step_pixels, tried // 2)
-        log.warning("out of memory; a step now takes %d pixels at most", self.max_step_pixels)
-
-    def _lower_decode_cap(self, tickets: list[Ticket]) -> None:
-        tried = sum(t.state.pixels for t in tickets)
-        self.max_decode_pixels = min(self.max_decode_pixels, tried // 2)
-        log.warning("out of memory; a decode now takes %d pixels at most", self.max_decode_pixels)
 
     def _leave(self, late: Iterable[Ticket]) -> list[Outcome]:
         message = "its deadline passed while it was being drawn"
         outcomes = [Outcome(t, error=DeadlineExceeded(message)) for t in late]
-        self._forget(o.ticket for o in outcomes)
+        self._leave_with(outcomes)
         return outcomes
+
+    def _leave_with(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome.error, OutOfMemory):
+                pixels = outcome.ticket.state.pixels
+                self._did_not_fit = min(self.too_large or pixels, pixels), self._clock()
+        self._forget(o.ticket for o in outcomes)
 
     def _forget(self, tickets: Iterable[Ticket]) -> None:
         gone = set(map(id, tickets))
         if gone:
             self._tickets = [t for t in self._tickets if id(t) not in gone]
+
+
+def _pixels(ticket: Ticket) -> int:
+    return ticket.state.pixels
+
+
+def _rows_times_pixels(ticket: Ticket) -> int:
+    return ticket.state.rows * ticket.state.pixels

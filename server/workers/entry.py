@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
+from pydantic_core import from_json
 from redis.client import Pipeline
 from redis.exceptions import ResponseError
 from rq import Queue
@@ -16,6 +18,12 @@ from rq.serializers import JSONSerializer
 from server.broker import keys
 from server.broker.record import Generation
 from server.spec import TERMINAL
+
+SMALLEST_WEIGHT = 1e-3
+
+WORKS: TypeAdapter[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]] = TypeAdapter(
+    tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+)
 
 
 class Standing(Enum):
@@ -65,10 +73,45 @@ class Entry:
         return int(count) if count.isdigit() else 0
 
     @property
+    def retries(self) -> int:
+        """How often it was put back after a fault."""
+        count = self.raw.get(keys.RETRIES.encode(), b"")
+        return int(count) if count.isdigit() else 0
+
+    @property
     def steps_before(self) -> int | None:
         """Steps of the stages that are done; None where there are none."""
         count = self.record.get(keys.STEPS_BEFORE.encode(), b"")
         return int(count) if count.isdigit() else None
+
+    @property
+    def owner(self) -> str:
+        """Whose it is; empty where there is no record."""
+        return self.record.get(b"owner", b"").decode(errors="replace")
+
+    @property
+    def number(self) -> int:
+        """Of its stage; 0 where the record does not say."""
+        try:
+            return len(from_json(self.record.get(b"handed", b"[]")))
+        except (ValueError, TypeError):
+            return 0
+
+    @property
+    def works(self) -> tuple[float, ...]:
+        """Predicted seconds of its stages; none where the record does not say."""
+        try:
+            return WORKS.validate_json(self.record.get(b"works", b"[]"))
+        except ValueError:
+            return ()
+
+    @property
+    def weight(self) -> float:
+        """Of its owner, in turns."""
+        try:
+            return max(float(self.record.get(b"weight", b"1")), SMALLEST_WEIGHT)
+        except ValueError:
+            return 1.0
 
     @property
     def elsewhere(self) -> bool:

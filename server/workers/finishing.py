@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from server.catalog import Safety
 from server.metrics import WorkerMetrics
@@ -13,6 +12,8 @@ from server.spec import Metrics, Warn
 from server.stages import Handover
 from server.workers.archive import Archive
 from server.workers.calls import Calls
+from server.workers.denoiser import Denoiser
+from server.workers.developing import Developer
 from server.workers.flight import Flight, ended_by, heed
 from server.workers.publish import Pixels
 from server.workers.screen import screened, warnings_of
@@ -24,7 +25,7 @@ PHASES = ("queue", "encode", "denoise", "decode", "publish")
 
 
 class Finisher:
-    """Copies from the device, checks, keeps and measures. `unsafe` is the denoiser's."""
+    """Copies from the device, checks, keeps and measures."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Finisher:
         worker: str,
         peak_memory_bytes: Callable[[], int],
         safety: Safety,
-        unsafe: Callable[[Pixels], bool | None],
+        denoiser: Denoiser,
     ) -> None:
         self._archive = archive
         self._calls = calls
@@ -43,34 +44,35 @@ class Finisher:
         self._worker = worker
         self._peak_memory_bytes = peak_memory_bytes
         self._safety = safety
-        self._unsafe = unsafe
+        self._unsafe = denoiser.unsafe
+        self._developer = Developer(denoiser.decode_again, calls, metrics)
 
     def finish(self, flight: Flight, drawn_at: float) -> Result:
         """Its images in the store, or what the next stage takes, or why there is neither.
         `drawn_at` is when its last picture left the engine, by the monotonic clock."""
         claim = flight.claim
-        pictures = [flight.pictures[index] for index in range(claim.spec.num_images)]
         try:
-            with self._calls.watched():
-                made = [picture.array() for picture in pictures]
             keep = self._hand_on if claim.following else self._show
-            return keep(flight, made, drawn_at)
+            return keep(flight, drawn_at)
         except Exception as error:  # one generation's pictures, not the publisher
             log.exception("could not be published", extra={"generation": claim.id})
-            return ended_by(error)
+            return ended_by(error, claim.spec)
 
-    def _hand_on(self, flight: Flight, made: list[Any], drawn_at: float) -> Handed:
-        warnings: tuple[Warn, ...] = ()
+    def _hand_on(self, flight: Flight, drawn_at: float) -> Handed:
+        made, warnings = self._developer.develop(flight)
         if _leaves(flight.claim):
-            _, made, warnings = self._checked(flight, made)
+            _, made, flagged = self._checked(flight, made)
+            warnings += flagged
         keys = self._archive.hand_on(flight.claim, made)
         return Handed(keys, self._measured(flight, drawn_at), (*flight.warnings, *warnings))
 
-    def _show(self, flight: Flight, made: list[Any], drawn_at: float) -> Drawn:
-        flags, shown, warnings = self._checked(flight, made)
+    def _show(self, flight: Flight, drawn_at: float) -> Drawn:
+        made, warnings = self._developer.develop(flight)
+        flags, shown, flagged = self._checked(flight, made)
         images = self._archive.publish(flight.claim, shown, flags)
         self._metrics.images_total.inc(len(made))
-        return Drawn(images, self._measured(flight, drawn_at), (*flight.warnings, *warnings))
+        warnings = (*flight.warnings, *warnings, *flagged)
+        return Drawn(images, self._measured(flight, drawn_at), warnings)
 
     def _checked(
         self, flight: Flight, made: list[Pixels]

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.errors import DarkroomError, DeadlineExceeded, GenerationFailed, InvalidSpec
-from server.spec import Failure, GenerationState, Metrics, Progress, Warn
+from server.errors import (
+    DarkroomError,
+    DeadlineExceeded,
+    GenerationFailed,
+    InvalidSpec,
+    OutOfMemory,
+)
+from server.spec import AnySpec, Failure, GenerationState, Metrics, Progress, Warn
 from server.workers.denoiser import Picture
 from server.workers.engine import Ticket
 from server.workers.stage import Claim, Ended
 
-LOSSLESS = frozenset({"prompt_chunked"})
-"""Warnings that only say how something was done."""
+LOSSLESS = frozenset({"prompt_chunked", "decoded_in_float32", "blank_picture"})
+"""Warnings that only say how something was done, or what came of it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +29,8 @@ class Flight:
     tickets: list[Ticket] = field(default_factory=list)
     """Empty until its inputs are there and its prompts encoded."""
     encode_seconds: float = 0.0
+    work: float = 0.0
+    """Seconds of a busy device that it takes, as predicted."""
     pictures: dict[int, Picture] = field(default_factory=dict)
     over: bool = False
     """It has left the engine: drawn and being published, or ended otherwise."""
@@ -39,6 +47,11 @@ class Flight:
             steps_done=sum(t.steps_done for t in self.tickets),
             steps_total=sum(t.state.steps_total for t in self.tickets),
         )
+
+    @property
+    def work_left(self) -> float:
+        """Of its work."""
+        return self.work * (1 - self.progress.fraction)
 
     @property
     def warnings(self) -> tuple[Warn, ...]:
@@ -65,14 +78,21 @@ class Flight:
         )
 
 
-def ended_by(error: Exception) -> Ended:
-    """What a caller is told. Foreign messages stay in the log: they may tell paths."""
+def ended_by(error: Exception, spec: AnySpec) -> Ended:
+    """What a caller is told. Foreign messages stay in the log: they may tell paths, and a device's
+    own tell who else is on it."""
+    if isinstance(error, OutOfMemory):
+        error = OutOfMemory(
+            f"{spec.width} x {spec.height} pixels do not fit the memory of this worker's device,"
+            " even alone: ask for a smaller size"
+        )
     if isinstance(error, DeadlineExceeded):
         return Ended(GenerationState.EXPIRED, Failure(code=error.code, message=error.message))
     if isinstance(error, DarkroomError):
         return Ended(GenerationState.FAILED, Failure(code=error.code, message=error.message))
     message = f"the worker could not draw it ({type(error).__name__}); its log has the details"
-    return Ended(GenerationState.FAILED, Failure(code=GenerationFailed.code, message=message))
+    failure = Failure(code=GenerationFailed.code, message=message)
+    return Ended(GenerationState.FAILED, failure, fault=True)
 
 
 def heed(strict: bool, warnings: Sequence[Warn]) -> None:

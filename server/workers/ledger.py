@@ -1,8 +1,9 @@
 """Every change of hands of a job, each one transaction.
 
 queue ──pop──▶ intermediate list ──claim──▶ started ──finish──▶ finished, failed or canceled
-  ▲                   │ restore                │ hand_back, rescue  └──▶ the next stage's queue
-  └───────────────────┴────────────────────────┘
+  ▲                   │ restore                │ hand_back, rescue  ├──▶ the next stage's queue
+  ├───────────────────┴────────────────────────┘                    │ a fault of ours
+  └──────────────────────── bring_forward ◀─────────── scheduled ◀──┘
 
 A change WATCHes RQ's job and our record, reads both, decides, and makes RQ's own writes and ours
 in one MULTI, so it happens whole or not at all and only if what was read still holds. A claim
@@ -13,6 +14,7 @@ needs no guess: the change is tried again, and token and state say whether it ha
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,22 +23,25 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from redis.exceptions import WatchError
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.worker import BaseWorker
 
-from server.broker import keys
+from server.broker import keys, line
 from server.broker.record import Generation
 from server.errors import Quarantined
 from server.spec import GenerationState
-from server.stages import stages
+from server.stages import Stage, stages
 from server.workers import door
 from server.workers.books import Books
-from server.workers.entry import Entry, Standing, is_id, job_and_execution, read
-from server.workers.stage import Claim, Drawn, Ended, Handed, Past, Result
+from server.workers.entry import Entry, Standing, is_id, read
+from server.workers.stage import Claim, Drawn, Ended, Handed, Past, Result, state_after
 
 log = logging.getLogger("darkroom.worker")
 
 T = TypeVar("T")
+
+RETRY_SECONDS = (1.0, 5.0, 25.0)
+"""After a fault of ours a generation waits so long; the next fault is its end."""
 
 DEATHS_BEFORE_ALONE = 2
 """In flight in so many deaths, a job is run alone; in one more, it is quarantined."""
@@ -79,6 +84,7 @@ class Ledger:
     Args:
         redis: must not repeat commands.
         discard: removes from the image store what nobody needs after a change.
+        least_seconds: what a stage takes at least; one whose deadline is closer is not begun.
     """
 
     def __init__(
@@ -89,18 +95,24 @@ class Ledger:
         lease_ms: int,
         retention_seconds: int,
         discard: Callable[[Sequence[str]], None],
+        least_seconds: Callable[[Stage], float] = lambda stage: 0.0,
     ) -> None:
         self._redis = redis
         self._discard = discard
+        self._least_seconds = least_seconds
         self._books = Books(worker, lease_ms=lease_ms, retention_seconds=retention_seconds)
         self._queue = worker.queues[0]
         self._intermediate = self._queue.intermediate_queue_key
+        self._postponed = self._queue.scheduled_job_registry.key
         self._offered: Taken | None = None
 
     def pop(self, timeout_seconds: float) -> str | None:
-        """Move the next id to the intermediate list, where a death of ours leaves it to be found;
-        None when none came in time."""
-        raw = self._redis.blmove(self._queue.key, self._intermediate, timeout_seconds)
+        """Move the next id in line to the intermediate list, where a death of ours leaves it to be
+        found; None when none came in time."""
+        names = self._queue.key, self._intermediate
+        raw = self._redis.eval(line.NEXT, 2, *names, keys.line(self._queue.name))
+        if raw is None:  # whoever comes now is the next
+            raw = self._redis.blmove(*names, timeout_seconds)
         if raw is None:
             return None
         if not is_id(raw):
@@ -114,9 +126,10 @@ class Ledger:
         `empty`: nothing runs here, so whatever it needs, it can have."""
         return self._change(id, lambda entry: self._claim(entry, room, empty))
 
-    def finish(self, claim: Claim, result: Result) -> bool:
-        """Write how it ended, or hand it on to the next stage's queue; False if it is not ours any
-        more and nothing was written."""
+    def finish(self, claim: Claim, result: Result) -> GenerationState | None:
+        """Write how it ended, hand it on to the next stage's queue, or put it back to be tried
+        again. Returns the state it is in from now on; None if it is not ours any more and nothing
+        was written."""
         return self._change(claim.id, lambda entry: self._finish(entry, claim, result))
 
     def hand_back(self, claim: Claim) -> bool:
@@ -133,25 +146,9 @@ class Ledger:
         there or only a leftover, which is dropped."""
         return self._change(id, self._restore)
 
-    def stranded(self) -> list[str]:
-        """The ids in the intermediate list: being claimed, or left there by a death."""
-        found = self._redis.lrange(self._intermediate, 0, -1)
-        return [raw.decode() for raw in found if is_id(raw)]
-
-    def unleased(self) -> list[tuple[str, str]]:
-        """Job and execution of everything that is started but has no lease, newest first."""
-        # Not by RQ's reader: it cleans up first, which loses jobs, and trips over strange members.
-        members = self._redis.zrange(self._queue.started_job_registry.key, 0, -1, desc=True)
-        started = [pair for member in members if (pair := job_and_execution(member))]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for _, execution in started:
-                pipe.exists(keys.lease(execution))
-            leased = pipe.execute()
-        return [
-            (id, execution)
-            for (id, execution), alive in zip(started, leased, strict=True)
-            if not alive
-        ]
+    def bring_forward(self, id: str) -> bool:
+        """Put a job whose time has come into the queue; False if somebody else did, or it ended."""
+        return self._change(id, self._bring_forward)
 
     def _change(self, id: str, change: Callable[[Entry], T], *also_watched: str) -> T:
         """Run `change` between WATCH and EXEC, again and again until nobody interferes."""
@@ -178,9 +175,16 @@ class Ledger:
         if not self._lift(entry):
             return Refusal.LEFTOVER
         at, job = time.time(), entry.job if entry.readable else None
-        found = door.examine(job, entry.record, checkpoint=self._queue.name, at=at)
+        found = door.examine(
+            job,
+            entry.record,
+            checkpoint=self._queue.name,
+            at=at,
+            least_seconds=self._least_seconds,
+        )
         if isinstance(found, Ended):
             self._settle(entry, found, None)
+            line.leave(entry.pipe, keys.line(self._queue.name), entry.id)
             return found
         alone = entry.deaths >= DEATHS_BEFORE_ALONE
         if not empty and (alone or found.spec.num_images > room):
@@ -190,13 +194,13 @@ class Ledger:
         self._offered = Taken(_claim_of(found, execution, at), alone)
         return self._offered
 
-    def _finish(self, entry: Entry, claim: Claim, result: Result) -> bool:
+    def _finish(self, entry: Entry, claim: Claim, result: Result) -> GenerationState | None:
         standing = entry.standing(claim.execution)
         if standing is Standing.LOST:
-            return False
+            return None
         entry.leftovers.extend(chain.from_iterable(claim.past.handed))
-        if standing is Standing.OVER:
-            return True
+        if standing is Standing.OVER:  # the reply to our EXEC was lost
+            return state_after(result)
         entry.pipe.multi()
         if standing is Standing.WITHDRAWN or (isinstance(result, Handed) and entry.unwanted):
             entry.leftovers.extend(result.keys if isinstance(result, Handed) else ())
@@ -207,8 +211,21 @@ class Ledger:
             case Handed():
                 self._books.hand_on(entry, claim, result)
             case Ended():
-                self._settle(entry, result, claim.execution)
-        return True
+                return self._end(entry, claim, result)
+        return state_after(result)
+
+    def _end(self, entry: Entry, claim: Claim, ended: Ended) -> GenerationState:
+        """What a fault of ours has ended is put back, for longer each time, if it is wanted."""
+        if ended.fault and entry.unwanted:
+            ended = CANCELED
+        again = entry.retries < len(RETRY_SECONDS)
+        at = time.time() + RETRY_SECONDS[entry.retries] if again else math.inf
+        if ended.fault and at < claim.deadline:
+            entry.leftovers.clear()  # it starts from them again
+            self._books.postpone(entry, claim.execution, at)
+            return GenerationState.QUEUED
+        self._settle(entry, ended, claim.execution)
+        return ended.state
 
     def _settle(self, entry: Entry, ended: Ended, execution: str | None) -> None:
         self._books.settle(entry, ended, execution)
@@ -235,12 +252,22 @@ class Ledger:
         if entry.deaths < DEATHS_BEFORE_ALONE:
             self._books.requeue(entry, execution)
             return Rescue.REQUEUED
-        self._settle(entry, _quarantined(entry.deaths + 1), execution)
+        died = f"it was in flight when {entry.deaths + 1} workers died, the last time alone"
+        error = Quarantined(died)
+        self._settle(entry, Ended(GenerationState.FAILED, door.failure(error)), execution)
         return Rescue.QUARANTINED
 
+    def _bring_forward(self, entry: Entry) -> bool:
+        waits = entry.pipe.zscore(self._postponed, entry.id) is not None
+        entry.pipe.multi()
+        if waits and entry.status == JobStatus.SCHEDULED.value:
+            self._books.bring_forward(entry)
+            return True
+        entry.pipe.zrem(self._postponed, entry.id)
+        return False
+
     def _restore(self, entry: Entry) -> bool:
-        waiting = self._lift(entry)
-        if waiting:
+        if waiting := self._lift(entry):
             self._books.push_front(entry)
         return waiting
 
@@ -251,7 +278,10 @@ class Ledger:
             return False
         entry.pipe.multi()
         entry.pipe.lrem(self._intermediate, 0, entry.id)
-        return bool(entry.raw) and entry.status not in NOT_WAITING and not entry.elsewhere
+        waiting = bool(entry.raw) and entry.status not in NOT_WAITING and not entry.elsewhere
+        if not waiting:
+            line.leave(entry.pipe, keys.line(self._queue.name), entry.id)
+        return waiting
 
 
 def _claim_of(found: Generation, execution: str, at: float) -> Claim:
@@ -267,8 +297,3 @@ def _claim_of(found: Generation, execution: str, at: float) -> Claim:
         following=drawn[number + 1 :],
         past=Past(found.handed, found.stage_metrics, found.warnings),
     )
-
-
-def _quarantined(deaths: int) -> Ended:
-    error = Quarantined(f"it was in flight when {deaths} workers died, the last time alone")
-    return Ended(GenerationState.FAILED, door.failure(error))

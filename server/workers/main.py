@@ -17,12 +17,14 @@ from server.broker import previews
 from server.catalog import Card
 from server.config import Settings
 from server.metrics import WorkerMetrics
+from server.models.memory import MemoryGauge
 from server.storage import open_store
 from server.workers.engine import Engine
 from server.workers.link import connect
 from server.workers.studio import EngineStudio
 from server.workers.unpack import unpack
-from server.workers.warmup import measure_cap
+from server.workers.warmup import WarmUp
+from server.workers.watchdog import Watchdog
 from server.workers.worker import BatchWorker
 
 log = logging.getLogger("darkroom.worker")
@@ -46,10 +48,12 @@ def run_worker(settings: Settings, card: Card) -> None:
     all_cores = partial(torch.set_num_threads, settings.threads or torch.get_num_threads())
     one_core()
     denoiser = unpack(settings, card)
-    cap = settings.max_step_pixels
-    if not cap:
-        with ThreadPoolExecutor(1, initializer=all_cores) as engine:
-            cap = engine.submit(measure_cap, denoiser, card, 2 * settings.capacity).result()
+    with ThreadPoolExecutor(1, initializer=all_cores) as engine:
+        gauge, said = MemoryGauge(denoiser.device), settings.max_step_pixels
+        full_rows = max(1, said // card.native_size**2) if said else None
+        warm_up = WarmUp(denoiser, card, 2 * settings.capacity, gauge, full_rows)
+        speed = engine.submit(warm_up.run).result()
+    cap = settings.max_step_pixels or speed.full_rows * speed.native_pixels
     log.info("a step takes %d pixels at most", cap)
     redis = connect(settings.redis)
     studio = EngineStudio(
@@ -61,6 +65,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         metrics=metrics,
         peak_memory_bytes=denoiser.peak_memory_bytes,
         safety=card.safety,
+        speed=speed,
         show=partial(previews.show, redis),
         begin_engine=all_cores,
         begin_publisher=one_core,
@@ -73,6 +78,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         name=name,
         device=str(denoiser.device),
         observer=Counting(metrics),
+        watchdog=Watchdog(settings.hang_seconds),
     )
     worker.work()
 
@@ -98,6 +104,10 @@ class Counting:
     def taken_over(self) -> None:
         """A generation of a dead worker was put back."""
         self._metrics.takeovers_total.inc()
+
+    def retried(self) -> None:
+        """A generation is tried again after a fault."""
+        self._metrics.retries_total.inc()
 
     def quarantined(self) -> None:
         """A generation was failed because workers keep dying with it."""

@@ -77,6 +77,11 @@ class FlatPicture:
         colour = np.random.default_rng(self.seed).integers(0, 256, 3, dtype=np.uint8)
         return np.broadcast_to(colour, (self.height, self.width, 3)).copy()
 
+    @property
+    def blank(self) -> bool:
+        """One colour is what it was asked for."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class FlatLatents:
@@ -89,6 +94,11 @@ class FlatLatents:
     def array(self) -> NDArray[np.float32]:
         """Shape (4, height / 8, width / 8)."""
         return np.full((4, self.height // 8, self.width // 8), self.seed, np.float32)
+
+    @property
+    def blank(self) -> bool:
+        """Latents are no picture yet."""
+        return False
 
 
 @dataclass(slots=True)
@@ -128,6 +138,10 @@ class SimulatedDenoiser:
             (FlatLatents if s.gives_latents else FlatPicture)(s.spec.width, s.spec.height, s.seed)
             for s in states
         ]
+
+    def decode_again(self, state: SimulatedState) -> FlatPicture | None:
+        """It cannot be done better."""
+        return None
 
     def preview(self, states: Sequence[SimulatedState]) -> Sequence[FlatPicture]:
         """It knows from the first step on."""

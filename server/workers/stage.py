@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from server.forecast import Speed
 from server.spec import AnySpec, Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 from server.stages import Stage
 
@@ -98,6 +99,8 @@ class Ended:
 
     state: GenerationState
     error: Failure | None = None
+    fault: bool = False
+    """Of ours, not of the request: it may go well another time, or elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,17 @@ class Pulse:
 
 Result = Drawn | Handed | Ended
 Finish = Callable[[Claim, Result], None]
+
+
+def state_after(result: Result) -> GenerationState:
+    """In which a generation is once its stage has come to this."""
+    match result:
+        case Drawn():
+            return GenerationState.SUCCEEDED
+        case Handed():
+            return GenerationState.QUEUED
+        case Ended():
+            return result.state
 
 
 class Studio(Protocol):
@@ -139,8 +153,14 @@ class Studio(Protocol):
     def progress(self) -> Mapping[str, Progress]:
         """Where the stage of each claim stands that is being drawn, by generation id."""
 
-    def pace(self) -> float:
-        """Seconds of device time one generation has cost lately; 0 before the first."""
+    def speed(self) -> Speed | None:
+        """What it has measured of itself."""
+
+    def least_seconds(self, stage: Stage) -> float:
+        """That it takes to draw a stage, if nothing goes wrong and nobody is beside it."""
+
+    def work_seconds(self) -> float:
+        """Predicted, of what is left of the claims that are here."""
 
     def pulse(self) -> Pulse:
         """What is being drawn at this moment."""

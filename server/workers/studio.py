@@ -16,14 +16,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from server.catalog import Safety
 from server.errors import DarkroomError, DeadlineExceeded, Unavailable
+from server.forecast import OPTIMISM, Speed
 from server.metrics import WorkerMetrics
 from server.spec import GenerationState, Progress
+from server.stages import Stage
 from server.storage import ImageStore
 from server.workers import archive
 from server.workers.archive import Archive, longer
@@ -31,14 +32,15 @@ from server.workers.calls import Calls
 from server.workers.engine import Engine, Outcome, Step
 from server.workers.finishing import Finisher
 from server.workers.flight import Flight, ended_by
+from server.workers.meter import Meter
 from server.workers.preparing import Preparer
 from server.workers.showing import Show, Showing
 from server.workers.stage import Claim, Ended, Finish, Pulse, Result
+from server.workers.threads import Threads
 
 log = logging.getLogger("darkroom.studio")
 
 PUBLISHERS = 2
-PACE_SMOOTHING = 0.2
 
 
 class EngineStudio:
@@ -55,11 +57,13 @@ class EngineStudio:
         metrics: WorkerMetrics,
         peak_memory_bytes: Callable[[], int],
         safety: Safety = Safety.OFF,
+        speed: Speed | None = None,
         show: Show | None = None,
         begin_engine: Callable[[], object] = lambda: None,
         begin_publisher: Callable[[], object] = lambda: None,
     ) -> None:
         self._engine = engine
+        store.on_failure(metrics.store_errors_total.inc)
         self._archive = Archive(store, version)
         self._calls = Calls()
         self._finisher = Finisher(
@@ -69,7 +73,7 @@ class EngineStudio:
             worker=worker,
             peak_memory_bytes=peak_memory_bytes,
             safety=safety,
-            unsafe=engine.denoiser.unsafe,
+            denoiser=engine.denoiser,
         )
         self._closing = threading.Event()
         self._showing = Showing(None if safety.hides else show, self._calls, begin_publisher)
@@ -84,12 +88,10 @@ class EngineStudio:
         self._begin_engine = begin_engine
         self._preparing = ThreadPoolExecutor(1, "prepare", initializer=begin_publisher)
         self._publishers = ThreadPoolExecutor(PUBLISHERS, "publish", initializer=begin_publisher)
-        self._tasks: set[Future[None]] = set()
+        self._threads = Threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._pace = 0.0
+        self._meter = Meter(speed, too_large=lambda: engine.too_large)
         self._pulse = Pulse()
-        self._busy_seconds = 0.0
-        self._lost: BaseException | None = None
 
     def start(self, finish: Finish) -> None:
         """Begin; `finish` is called on a publisher's thread."""
@@ -104,10 +106,10 @@ class EngineStudio:
 
     def admit(self, claim: Claim) -> None:
         """Prepare its tickets, then hand them to the engine's thread."""
-        flight = Flight(claim)
+        flight = Flight(claim, work=self._meter.work(claim.stage))
         with self._lock:
             self._flights[claim.execution] = flight
-        self._submit(self._preparing, self._prepare, flight, archive.SHORTEST_PAUSE_SECONDS)
+        self._threads.submit(self._preparing, self._prepare, flight, archive.SHORTEST_PAUSE_SECONDS)
 
     def cancel(self, claim: Claim) -> None:
         """Stop drawing between two steps; `finish` is told, once."""
@@ -120,7 +122,7 @@ class EngineStudio:
     def discard(self, keys: Sequence[str]) -> None:
         """Remove these from the store."""
         with contextlib.suppress(RuntimeError):  # closed: then they stay until it is deleted
-            self._submit(self._publishers, self._archive.discard, keys)
+            self._threads.submit(self._publishers, self._archive.discard, keys)
 
     def progress(self) -> Mapping[str, Progress]:
         """Where each claim stands that is being drawn or published."""
@@ -128,9 +130,18 @@ class EngineStudio:
             flights = list(self._flights.values())
         return {flight.claim.id: flight.progress for flight in flights if flight.tickets}
 
-    def pace(self) -> float:
-        """Device seconds per generation, smoothed over the last few."""
-        return self._pace
+    def speed(self) -> Speed | None:
+        """What was measured when it warmed up, and since."""
+        return self._meter.speed
+
+    def least_seconds(self, stage: Stage) -> float:
+        """That it takes to draw a stage, as far as that can be predicted."""
+        return OPTIMISM * self._meter.duration(stage)
+
+    def work_seconds(self) -> float:
+        """Predicted, of what is left of the claims that are here."""
+        with self._lock:
+            return self._meter.seconds(sum(flight.work_left for flight in self._flights.values()))
 
     def pulse(self) -> Pulse:
         """What is being drawn at this moment."""
@@ -142,7 +153,7 @@ class EngineStudio:
 
     def lost(self) -> BaseException | None:
         """What ended one of the threads, if one has ended."""
-        return self._lost
+        return self._threads.lost
 
     def close(self, seconds: float) -> bool:
         """Stop the threads; what is in flight is abandoned, what is drawn is still published.
@@ -157,8 +168,8 @@ class EngineStudio:
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._publishers.shutdown(wait=False)
         self._showing.close()
-        late = wait(set(self._tasks), max(0.0, deadline - time.monotonic())).not_done
-        return not late and not self._thread.is_alive()
+        done = self._threads.wait(deadline - time.monotonic())
+        return done and not self._thread.is_alive()
 
     def _prepare(self, flight: Flight, pause: float) -> None:
         """`pause`: seconds until the next try where the store is away."""
@@ -178,7 +189,7 @@ class EngineStudio:
         ours = None if isinstance(error, DarkroomError) else error
         about = {"generation": flight.claim.id}
         log.warning("could not be prepared: %s", error, exc_info=ours, extra=about)
-        result = ended_by(error)
+        result = ended_by(error, flight.claim.spec)
         self._inbox.put(lambda: self._end(flight, result))
 
     def _prepare_later(self, flight: Flight, pause: float, error: Unavailable) -> None:
@@ -195,7 +206,7 @@ class EngineStudio:
 
     def _prepare_soon(self, flight: Flight, pause: float) -> None:
         with contextlib.suppress(RuntimeError):  # closed meanwhile
-            self._submit(self._preparing, self._prepare, flight, pause)
+            self._threads.submit(self._preparing, self._prepare, flight, pause)
 
     def _stop(self, claim: Claim, result: Result | None) -> None:
         with self._lock:
@@ -212,12 +223,13 @@ class EngineStudio:
                     self._turn()
         except BaseException as error:  # whatever ends this thread, the worker must learn of it
             log.critical("the engine is lost", exc_info=error)
-            self._lost = error
+            self._threads.lost = error
 
     def _read_inbox(self) -> None:
         """Everything that has come; waits for something only when there is nothing to step."""
         if not self._engine.busy:
             self._pulse = Pulse()
+            self._meter.rest()
             self._inbox.get()()
         while True:
             try:
@@ -236,11 +248,13 @@ class EngineStudio:
             self._collect(outcome)
 
     def _record(self, step: Step) -> None:
-        self._busy_seconds += step.seconds + step.decode_seconds
+        self._meter.stepped(step)
         if step.rows:
             self._metrics.step_seconds.observe(step.seconds)
             self._metrics.step_rows.observe(step.rows)
             self._pulse = Pulse(self._engine.in_flight, step.rows, step.seconds)
+        for remedy in step.remedies:
+            self._metrics.out_of_memory_total.labels(remedy).inc()
         self._metrics.tickets_in_flight.set(self._engine.in_flight)
 
     def _join(self, flight: Flight) -> None:
@@ -254,39 +268,23 @@ class EngineStudio:
         if flight is None or flight.over:  # another of its tickets has ended it in the same step
             return
         if outcome.error is not None:
-            self._end(flight, ended_by(outcome.error))
+            self._end(flight, ended_by(outcome.error, flight.claim.spec))
             return
         assert outcome.picture is not None
         flight.pictures[outcome.ticket.index] = outcome.picture
         if flight.drawn:
             self._leave(flight)
-            self._submit(self._publishers, self._publish, flight, time.monotonic())
+            self._threads.submit(self._publishers, self._publish, flight, time.monotonic())
 
     def _end(self, flight: Flight, result: Result | None) -> None:
         if flight.over:
             return
         self._engine.drop(flight.tickets)
         self._leave(flight)
-        self._submit(self._publishers, self._tell, flight, result)
+        self._threads.submit(self._publishers, self._tell, flight, result)
 
     def _leave(self, flight: Flight) -> None:
         flight.over = True
-        cost, self._busy_seconds = self._busy_seconds, 0.0
-        self._pace = self._pace + PACE_SMOOTHING * (cost - self._pace) if self._pace else cost
-
-    def _submit(
-        self, threads: ThreadPoolExecutor, task: Callable[..., None], *arguments: Any
-    ) -> None:
-        future = threads.submit(self._guarded, task, *arguments)
-        self._tasks.add(future)
-        future.add_done_callback(self._tasks.discard)
-
-    def _guarded(self, task: Callable[..., None], *arguments: Any) -> None:
-        try:
-            task(*arguments)
-        except BaseException as error:  # a pool would keep it to itself
-            log.critical("a thread of the studio is lost", exc_info=error)
-            self._lost = error
 
     def _publish(self, flight: Flight, drawn_at: float) -> None:
         self._tell(flight, self._finisher.finish(flight, drawn_at))
@@ -294,5 +292,7 @@ class EngineStudio:
     def _tell(self, flight: Flight, result: Result | None) -> None:
         with self._lock:
             del self._flights[flight.claim.execution]
+        if isinstance(result, Ended) and result.error is not None:
+            self._metrics.generations_failed_total.labels(result.error.code).inc()
         if result is not None:
             self._finish(flight.claim, result)

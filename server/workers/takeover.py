@@ -7,6 +7,7 @@ ledger's transactions decide, and an owner that was robbed by mistake finds its 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
@@ -16,10 +17,13 @@ from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegis
 
 from server.broker import keys
 from server.workers.ledger import Ledger, Rescue
+from server.workers.link import AWAY
+from server.workers.lists import Lists
 
 log = logging.getLogger("darkroom.worker")
 
 TRIM_SECONDS = 60.0
+LOOKS_PER_LEASE = 6
 
 
 class Observer(Protocol):
@@ -37,6 +41,9 @@ class Observer(Protocol):
     def taken_over(self) -> None:
         """A generation of a dead worker was put back in the queue."""
 
+    def retried(self) -> None:
+        """A generation that a fault of ours had ended was put back in the queue."""
+
     def quarantined(self) -> None:
         """A generation was failed because workers keep dying with it."""
 
@@ -47,12 +54,14 @@ class Takeover:
     def __init__(
         self,
         ledger: Ledger,
+        lists: Lists,
         redis: Any,
         lease_seconds: float,
         mine: Callable[[], Collection[str]],
         observer: Observer,
     ) -> None:
         self._ledger = ledger
+        self._lists = lists
         self._redis = redis
         self._lease_seconds = lease_seconds
         self._mine = mine
@@ -62,6 +71,21 @@ class Takeover:
         self._patient_until = 0.0
         self._first_seen: dict[str, float] = {}
 
+    def run(self, queue: Queue, gone: threading.Event) -> None:
+        """Look, and tidy up now and then, until the worker has gone."""
+        trimmed_at = float("-inf")
+        often = self._lease_seconds / LOOKS_PER_LEASE
+        pause = 0.0
+        while not gone.wait(pause):
+            try:
+                self.look()
+                if time.monotonic() - trimmed_at > TRIM_SECONDS:
+                    trim(queue, self._redis)
+                    trimmed_at = time.monotonic()
+                pause = often
+            except AWAY:
+                pause = often / 5  # soon: a passing error must not look like an outage
+
     def look(self) -> None:
         """Rescue what is due now.
 
@@ -70,7 +94,8 @@ class Takeover:
         """
         self._notice_restart()
         self._restore_stranded()
-        unleased = self._ledger.unleased()
+        self._bring_forward()
+        unleased = self._lists.unleased()
         reached = self._reach()
         if time.monotonic() >= self._patient_until:
             self._rescue(unleased)
@@ -101,12 +126,18 @@ class Takeover:
     def _restore_stranded(self) -> None:
         """Ids pass through the intermediate list in a millisecond; one that stays was left."""
         now = time.monotonic()
-        stranded = self._ledger.stranded()
+        stranded = self._lists.stranded()
         self._first_seen = {id: self._first_seen.get(id, now) for id in stranded}
         for id, since in self._first_seen.items():
             if now - since >= self._lease_seconds and self._ledger.restore(id):
                 log.warning("restored to the queue: a claim never finished", extra=_about(id))
                 self._observer.taken_over()
+
+    def _bring_forward(self) -> None:
+        for id in self._lists.due():
+            if self._ledger.bring_forward(id):
+                log.info("tried again after a fault", extra=_about(id))
+                self._observer.retried()
 
     def _rescue(self, unleased: Iterable[tuple[str, str]]) -> None:
         for id, execution in unleased:

@@ -21,26 +21,28 @@ from queue import SimpleQueue
 from types import FrameType
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.utils import now
 
 from server.broker import delivery
 from server.broker.record import WorkerInfo
 from server.config import Settings
+from server.spec import GenerationState
 from server.workers.beat import Beat, wait
 from server.workers.books import RqWorker
 from server.workers.holdings import Holdings
 from server.workers.leases import Leases
 from server.workers.ledger import Ledger, Refusal, Taken
 from server.workers.link import AWAY, persist
-from server.workers.stage import Claim, Drawn, Ended, Handed, Result, Studio
-from server.workers.takeover import TRIM_SECONDS, Observer, Takeover, trim
+from server.workers.lists import Lists
+from server.workers.stage import Claim, Ended, Handed, Result, Studio
+from server.workers.takeover import Observer, Takeover
+from server.workers.watchdog import Watchdog
 
 log = logging.getLogger("darkroom.worker")
 
 POP_SECONDS = 0.5
 ROOM_SECONDS = 0.01
-LOOKS_PER_LEASE = 6
 REFUSED_SECONDS = 0.2
 
 EX_SOFTWARE = 70
@@ -63,6 +65,7 @@ class BatchWorker(RqWorker):
         name: str,
         device: str,
         observer: Observer,
+        watchdog: Watchdog | None = None,
     ) -> None:
         super().__init__(checkpoint, redis, name)
         self._settings = settings
@@ -80,9 +83,15 @@ class BatchWorker(RqWorker):
             lease_ms=lease_ms,
             retention_seconds=settings.retention_seconds,
             discard=studio.discard,
+            least_seconds=studio.least_seconds,
         )
         self._takeover = Takeover(
-            self._ledger, redis, settings.lease_seconds, self._holdings.executions, observer
+            self._ledger,
+            Lists(self.queues[0], redis),
+            redis,
+            settings.lease_seconds,
+            self._holdings.executions,
+            observer,
         )
         self._beat = Beat(
             settings,
@@ -94,6 +103,7 @@ class BatchWorker(RqWorker):
             appear=self.appear,
             lose=self._lose,
             give_up=self._give_up,
+            watchdog=watchdog,
         )
         self._stops = 0
         self._gone = threading.Event()
@@ -172,7 +182,8 @@ class BatchWorker(RqWorker):
         try:
             return self._ledger.pop(POP_SECONDS)
         except AWAY as error:  # an id whose reply was lost stays where others find it
-            log.debug("nothing popped: %s", error)
+            refused = isinstance(error, ResponseError)
+            log.log(logging.WARNING if refused else logging.DEBUG, "nothing popped: %s", error)
             wait(self._wake, POP_SECONDS)
             return None
 
@@ -224,18 +235,20 @@ class BatchWorker(RqWorker):
             self._write(*self._results.get())
 
     def _write(self, claim: Claim, result: Result) -> None:
-        if not persist(lambda: self._ledger.finish(claim, result)):
+        state = persist(lambda: self._ledger.finish(claim, result))
+        if state is None:
             self._lose(claim)
             return
         self._holdings.let_go(claim)
         self._wake.put(None)
-        if isinstance(result, Handed):
-            following = claim.following[0].checkpoint
-            log.info("handed on to %s", following, extra={"generation": claim.id})
-            return
-        state = "succeeded" if isinstance(result, Drawn) else result.state.value
-        log.info("%s", state, extra={"generation": claim.id})
-        self._observer.finished(state)
+        about = {"generation": claim.id}
+        if state is not GenerationState.QUEUED:
+            log.info("%s", state.value, extra=about)
+            self._observer.finished(state.value)
+        elif isinstance(result, Handed):
+            log.info("handed on to %s", claim.following[0].checkpoint, extra=about)
+        else:
+            log.warning("it is tried again in a while", extra=about)
 
     def _lose(self, claim: Claim) -> None:
         # By now the same generation may be here again, as another claim: that one goes on.
@@ -245,18 +258,7 @@ class BatchWorker(RqWorker):
             self._observer.lost()
 
     def _look(self) -> None:
-        trimmed_at = float("-inf")
-        often = self._settings.lease_seconds / LOOKS_PER_LEASE
-        pause = 0.0
-        while not self._gone.wait(pause):
-            try:
-                self._takeover.look()
-                if time.monotonic() - trimmed_at > TRIM_SECONDS:
-                    trim(self.queues[0], self.connection)
-                    trimmed_at = time.monotonic()
-                pause = often
-            except AWAY:
-                pause = often / 5  # soon: a passing error must not look like an outage
+        self._takeover.run(self.queues[0], self._gone)
 
     def _spawn(self, body: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._guard, args=(body,), daemon=True)
@@ -289,7 +291,8 @@ class BatchWorker(RqWorker):
             state="draining" if self._stops else "ready",
             capacity=self._settings.capacity,
             in_flight=len(self._holdings),
-            pace_seconds=self._studio.pace(),
+            speed=self._studio.speed(),
+            work_seconds=self._studio.work_seconds(),
             images=pulse.images,
             step_rows=pulse.step_rows,
             step_seconds=pulse.step_seconds,

@@ -16,12 +16,16 @@ from obstore.store import LocalStore
 from redis import Redis
 
 from server.api.app import make_server
-from server.broker import WorkerInfo, delivery, keys, previews
+from server.broker import WorkerInfo, accounts, delivery, keys, previews
 from server.catalog import load_catalog
 from server.config import Settings
+from server.forecast import Speed
 from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 
 RETENTION = 600
+
+SPEED = Speed(native_pixels=128 * 128, curve=((2, 0.1),), full_rows=2)
+"""A step of a guided picture of the demo checkpoint takes 0.1 s, and no two share one."""
 
 
 @contextmanager
@@ -65,12 +69,16 @@ class Hands:
             "state": "ready",
             "capacity": 4,
             "in_flight": 0,
-            "pace_seconds": 2.0,
+            "speed": SPEED,
         }
         with self.redis.pipeline() as pipe:
             worker = WorkerInfo(**(said | changes))
             delivery.alive(pipe, worker, ttl_ms=60_000, served_seconds=60)
             pipe.execute()
+
+    def _owner(self, id: str) -> str:
+        owner: Any = self.redis.hget(keys.generation(id), "owner") or b""
+        return str(owner.decode())
 
     def begin(self, id: str) -> None:
         with self.redis.pipeline() as pipe:
@@ -113,6 +121,7 @@ class Hands:
             delivery.succeeded(
                 pipe,
                 id,
+                owner=self._owner(id),
                 at=time.time(),
                 retention=RETENTION,
                 images=images,
@@ -125,7 +134,8 @@ class Hands:
     def end(self, id: str, state: GenerationState, code: str = "", message: str = "") -> None:
         error = Failure(code=code, message=message) if code else None
         with self.redis.pipeline() as pipe:
-            delivery.ended(pipe, id, state, at=time.time(), retention=RETENTION, error=error)
+            owner, at = self._owner(id), time.time()
+            delivery.ended(pipe, id, state, owner=owner, at=at, retention=RETENTION, error=error)
             pipe.execute()
 
     def queued(self, checkpoint: str = "demo") -> int:
@@ -152,3 +162,14 @@ def soon(*actions: Any, after: float = 0.15) -> Iterator[None]:
     yield
     for timer in timers:
         timer.join()
+
+
+def key_of(redis: Redis, name: str = "somebody", **terms: Any) -> str:
+    """A new API key; the first one locks the house."""
+    _, key, _ = accounts.create(redis, name, **({"scopes": ("generate",)} | terms))
+    return key
+
+
+def bearer(key: str) -> dict[str, str]:
+    """How a key is sent."""
+    return {"Authorization": f"Bearer {key}"}

@@ -87,7 +87,7 @@ def run(server: RedisServer, hands: Hands) -> Run:
 
     def run(act: Act, guard: Guard | None = None) -> Any:
         async def whole() -> Any:
-            broker = Broker(server.url, max_queued=1000, retention_seconds=RETENTION)
+            broker = Broker(server.url, retention_seconds=RETENTION)
             try:
                 return await act(Desk(broker, guard))
             finally:
@@ -265,7 +265,7 @@ def test_what_is_deleted_meanwhile_leaves_nothing(
         await desk.after()
 
     async def removed(generation: Any) -> None:
-        broker = Broker(run_url, max_queued=1, retention_seconds=RETENTION)
+        broker = Broker(run_url, retention_seconds=RETENTION)
         await broker.remove(generation)
         await broker.close()
 
@@ -342,6 +342,23 @@ def test_redirects_are_not_followed(
 
     [attempt] = run(act).attempts
     assert (attempt.status, attempt.error) == (status, "redirects are not followed")
+    assert receiver.paths == ["/hook"]
+
+
+def test_a_proxy_of_the_environment_is_not_asked(
+    run: Run, hands: Hands, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be told where to go by name, and might go anywhere."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def act(desk: Desk) -> Delivery:
+        id = await desk.submit(receiver.url)
+        hands.succeed(id)
+        await desk.after()
+        return await desk.log(id)
+
+    assert run(act).state is DeliveryState.DELIVERED
     assert receiver.paths == ["/hook"]
 
 
@@ -503,7 +520,7 @@ def test_an_outage_of_redis_only_delays(
     own.start()
 
     async def act() -> None:
-        broker = Broker(own.url, max_queued=1000, retention_seconds=RETENTION)
+        broker = Broker(own.url, retention_seconds=RETENTION)
         with Redis.from_url(own.url) as redis:
             hands.redis = redis
             hands.serve()

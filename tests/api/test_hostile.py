@@ -86,3 +86,30 @@ def test_a_page_of_our_own_has(client: httpx.Client, site: str) -> None:
         "/v1/generations", json={"prompt": "a red circle"}, headers={"Sec-Fetch-Site": site}
     )
     assert answer.status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/v1/generations", "/v1/images/generations"])
+def test_a_body_of_very_many_values_is_refused_before_each_becomes_a_sentence(
+    client: httpx.Client, hands: Hands, path: str
+) -> None:
+    body = "{" + ",".join(f'"{number}":0' for number in range(60_000)) + "}"
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert "50,000 values" in answer.text
+    parts = {"request": (None, body)}
+    assert "50,000 values" in client.post(path, files=parts).text
+    assert hands.queued() == 0
+
+
+def test_very_many_wrong_parameters_get_an_answer_that_a_person_can_read(
+    client: httpx.Client,
+) -> None:
+    query = "&".join(f"a{number}=1" for number in range(3000))
+    answer = client.get(f"/v1/generations?{query}")
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+
+
+def test_what_a_path_answers_to_is_told_of_it_alone(client: httpx.Client) -> None:
+    answer = client.put("/v1/generations/replay")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")

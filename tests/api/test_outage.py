@@ -88,10 +88,12 @@ def test_what_may_have_been_accepted_keeps_its_pictures(
         with Redis.from_url(mortal.url) as redis:
             hands = Hands(redis, tmp_path)
             hands.serve("any")
+            asked = body(task="image-to-image", image=picture())
+            client.post("/v1/generations", json=asked)  # it knows now how things stand
         mortal.kill()
-        answer = client.post("/v1/generations", json=body(task="image-to-image", image=picture()))
+        answer = client.post("/v1/generations", json=asked)
         assert answer.json()["code"] == "broker_unavailable"
-        assert hands.kept() == ["input-image.png"]
+        assert hands.kept() == ["input-image.png"] * 2
 
 
 def test_a_gateway_starts_before_its_redis(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def run(server: RedisServer, hands: Hands) -> Run:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Broker]:
-        broker = Broker(server.url, max_queued=1000, retention_seconds=RETENTION)
+        broker = Broker(server.url, retention_seconds=RETENTION)
         await broker.start()
         try:
             yield broker

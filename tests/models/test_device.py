@@ -37,6 +37,8 @@ def test_auto_means_bfloat16_on_a_gpu_that_has_it(
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), OutOfMemory),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), OutOfMemory),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), OutOfMemory),
         (accelerator_error(2), OutOfMemory),
         (accelerator_error(700), DeviceLost),
         (accelerator_error(710), DeviceLost),

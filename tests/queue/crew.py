@@ -25,7 +25,7 @@ from rq.registry import (
 )
 from rq.serializers import JSONSerializer
 
-from server.broker import keys, submit
+from server.broker import keys, line, submit
 from server.broker.record import Generation
 from server.config import Settings
 from server.spec import new_generation_id
@@ -71,6 +71,9 @@ class Counts(Counter[str]):
     def taken_over(self) -> None:
         self["taken over"] += 1
 
+    def retried(self) -> None:
+        self["retried"] += 1
+
     def quarantined(self) -> None:
         self["quarantined"] += 1
 
@@ -87,6 +90,13 @@ class Desk:
         for name in CHECKPOINTS:
             redis.set(keys.served(name), "test")
 
+    def next(self, checkpoint: str) -> str:
+        """Pop whoever is next in the queue of a checkpoint."""
+        queue = self.queues[checkpoint]
+        names = queue.key, queue.intermediate_queue_key
+        found: Any = self.redis.eval(line.NEXT, 2, *names, keys.line(checkpoint))
+        return str(found.decode())
+
     def submit(self, *, created_at: float | None = None, **changes: Any) -> str:
         """Queue a generation through the real script."""
         generation = Generation(
@@ -96,7 +106,7 @@ class Desk:
             created_at=time.time() if created_at is None else created_at,
         )
         names, values = submit.arguments(
-            generation, self.redis, max_queued=1000, retention=600, idempotency=None
+            generation, self.redis, terms=submit.Terms(), retention=600, idempotency=None
         )
         accepted, id, *_ = self.redis.eval(submit.SCRIPT, len(names), *names, *values)
         assert accepted == b"accepted"
@@ -142,6 +152,10 @@ class Desk:
             assert self.registries(checkpoint)["started"] == []
             assert self.intermediate(checkpoint) == []
             assert queue.get_job_ids() == []
+            assert queue.scheduled_job_registry.get_job_ids() == []
+            assert self.redis.hlen(f"{keys.line(checkpoint)}:owners") == 0
+        assert list(self.redis.scan_iter("darkroom:line:*:of:*")) == []
+        assert list(self.redis.scan_iter("darkroom:living:*")) == []
         assert list(self.redis.scan_iter("darkroom:lease:*")) == []
         assert list(self.redis.scan_iter("rq:execution*")) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -16,6 +17,8 @@ from server.workers import ledger
 from server.workers.books import Books
 from server.workers.entry import Entry
 from server.workers.link import connect
+from server.workers.stage import Claim
+from server.workers.watchdog import Watchdog
 from server.workers.worker import BatchWorker
 from tests.queue.crew import Counts
 from tests.queue.scripted import ScriptedStudio
@@ -32,6 +35,11 @@ class Doomed(ScriptedStudio):
             time.sleep(0.1)  # others may still be claimed beside it
             os._exit(9)
         return super().progress()
+
+    def admit(self, claim: Claim) -> None:
+        super().admit(claim)
+        if self._doomed("freeze"):
+            ctypes.PyDLL(None).sleep(600)  # which keeps the interpreter's lock
 
     def step_age(self) -> float:
         return 1000.0 if self._doomed("hang") else 0.0
@@ -88,6 +96,7 @@ def main(
         name=name,
         device="cpu",
         observer=Counts(),
+        watchdog=Watchdog(parts.hang_seconds),
     ).work()
 
 

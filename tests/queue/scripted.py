@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from server.forecast import Speed
 from server.spec import GenerationState, ImageInfo, Metrics, Progress
+from server.stages import Stage
 from server.workers.stage import Claim, Drawn, Ended, Finish, Handed, Pulse, Result
 
 
@@ -109,8 +111,14 @@ class ScriptedStudio:
                 for id in self.claims
             }
 
-    def pace(self) -> float:
-        return 0.1
+    def speed(self) -> Speed | None:
+        return None
+
+    def least_seconds(self, stage: Stage) -> float:
+        return 0.0
+
+    def work_seconds(self) -> float:
+        return 0.0
 
     def pulse(self) -> Pulse:
         return Pulse()

@@ -228,3 +228,13 @@ def test_a_step_that_never_ends_does_not_keep_a_worker_that_was_told_to_stop(des
     assert worker.wait(timeout=10) == os.EX_SOFTWARE
     assert desk.queue.get_job_ids() == [id]
     assert not desk.redis.exists(keys.worker(name))
+
+
+def test_a_process_that_runs_no_more_python_ends_and_its_work_is_done_elsewhere(desk, crew):
+    frozen = crew.process(state={"fatal_seed": 13, "doom": "freeze"}, hang_seconds=1.0)
+    id = desk.submit(seed=13)
+    assert frozen.wait(timeout=30) != 0
+    healthy = crew.thread()
+    until(lambda: id in healthy.studio.claims)
+    healthy.studio.end(id)
+    until(lambda: desk.status(id) == "succeeded")

@@ -9,7 +9,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from server.broker import control, keys
-from server.spec import Progress
+from server.spec import Failure, GenerationState, Progress
 from server.workers.leases import Leases
 from server.workers.ledger import DEATHS_BEFORE_ALONE, Ledger, Refusal, Rescue, Taken
 from server.workers.link import connect
@@ -102,6 +102,20 @@ def test_a_cancel_comes_before_a_slow_claim(desk, mine, slow):
     desk.assert_clean()
 
 
+def test_what_is_canceled_in_the_queue_leaves_nothing_in_any_list(desk):
+    control.cancel(desk.redis, desk.submit(), retention=600)
+    desk.assert_clean()
+
+
+def test_a_slow_cancel_loses_to_the_claimer_and_asks_it_to_stop(desk, theirs, slow):
+    id = desk.submit()
+    assert theirs.pop(1.0) == id
+    gate = Gate(slow, lambda: control.cancel(slow, id, retention=600))
+    assert isinstance(claim(theirs, id), Taken)
+    assert gate.open() is None
+    assert (desk.status(id), desk.record(id).cancel_requested) == ("running", True)
+
+
 def test_looking_at_what_was_overdue_cancels_no_claim(desk, mine):
     seen = desk.record(desk.submit())
     assert isinstance(claim(mine, mine.pop(1.0)), Taken)
@@ -115,7 +129,7 @@ def test_a_slow_finisher_loses_to_a_rescuer(desk, mine, theirs, slow):
     gate = Gate(slow, lambda: mine.finish(claimed, drawn(claimed)))
     end_lease(desk, claimed)
     assert theirs.rescue(claimed.id, claimed.execution) is Rescue.REQUEUED
-    assert gate.open() is False
+    assert gate.open() is None
     assert desk.states(claimed.id) == ["queued", "running", "queued"]
     assert desk.record(claimed.id).images == ()
 
@@ -156,7 +170,7 @@ def test_what_is_handed_back_is_not_charged_and_its_finisher_loses(desk, mine, t
     claimed = taken(mine, desk)
     gate = Gate(slow, lambda: mine.finish(claimed, drawn(claimed)))
     assert mine.hand_back(claimed)
-    assert gate.open() is False
+    assert gate.open() is None
     assert desk.queue.get_job_ids() == [claimed.id]
     assert desk.redis.hget(desk.job(claimed.id).key, keys.DEATHS) is None
 
@@ -190,14 +204,14 @@ def test_a_generation_deleted_before_a_slow_finish_stays_deleted(desk, mine, slo
     claimed = taken(mine, desk)
     gate = Gate(slow, lambda: mine.finish(claimed, drawn(claimed)))
     control.remove(desk.redis, desk.record(claimed.id), retention=600)
-    assert gate.open() is True
-    assert list(desk.redis.hgetall(keys.generation(claimed.id))) == [b"deleted_at"]
+    assert gate.open() is not None
+    assert list(desk.redis.hgetall(keys.generation(claimed.id))) == [b"owner", b"deleted_at"]
     desk.assert_clean()
 
 
 def test_an_end_is_written_once_however_often_it_is_tried(desk, mine):
     claimed = taken(mine, desk)
-    assert [mine.finish(claimed, drawn(claimed)) for _ in range(3)] == [True] * 3
+    assert [mine.finish(claimed, drawn(claimed)) for _ in range(3)] == ["succeeded"] * 3
     assert desk.states(claimed.id).count("succeeded") == 1
 
 
@@ -283,3 +297,34 @@ def test_a_leftover_id_of_a_finished_job_is_dropped(desk, mine):
     assert claim(mine, mine.pop(1.0)) is Refusal.LEFTOVER
     assert desk.states(claimed.id) == ["queued", "running", "succeeded"]
     desk.assert_clean()
+
+
+FAULT = Ended(GenerationState.FAILED, Failure(code="x", message="y"), fault=True)
+
+
+def test_of_two_who_bring_forward_what_was_postponed_one_wins(desk, mine, theirs, slow):
+    claimed = taken(mine, desk)
+    assert mine.finish(claimed, FAULT)
+    gate = Gate(slow, lambda: mine.bring_forward(claimed.id))
+    assert theirs.bring_forward(claimed.id) is True
+    assert gate.open() is False
+    assert desk.queue.get_job_ids() == [claimed.id]
+
+
+def test_what_is_canceled_while_it_is_brought_forward_stays_canceled(desk, mine, slow):
+    claimed = taken(mine, desk)
+    mine.finish(claimed, FAULT)
+    gate = Gate(slow, lambda: mine.bring_forward(claimed.id))
+    control.cancel(desk.redis, claimed.id, retention=600)
+    assert gate.open() is False
+    assert desk.status(claimed.id) == "canceled"
+    desk.assert_clean()
+
+
+def test_a_claim_that_is_paused_gives_its_owner_one_turn_only(desk, mine, theirs, slow):
+    id = desk.submit()
+    assert mine.pop(0.1) == id
+    gate = Gate(slow, lambda: mine.claim(id, room=4, empty=True))
+    desk.redis.hset(keys.generation(id), "seen", "1")  # so that the claim must look again
+    assert isinstance(gate.open(), Taken)
+    assert desk.redis.zscore("darkroom:line:demo:rested", "tester") == 1.0

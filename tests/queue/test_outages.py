@@ -80,7 +80,8 @@ def unlucky_crew(proxy):
 
 
 class Clock:
-    """Stands in for a ledger: one execution has no lease, and Redis answers when it is told to."""
+    """Stands in for a ledger, lists and Redis: one execution has no lease, and Redis answers when
+    it is told to."""
 
     def __init__(self) -> None:
         self.run_id = "first"
@@ -92,6 +93,9 @@ class Clock:
         return {"run_id": self.run_id, "uptime_in_seconds": self.uptime}
 
     def stranded(self) -> list[str]:
+        return []
+
+    def due(self) -> list[str]:
         return []
 
     def unleased(self) -> list[tuple[str, str]]:
@@ -112,7 +116,7 @@ def clock():
 
 @pytest.fixture
 def takeover(clock):
-    return Takeover(clock, clock, 60.0, set, Counts())
+    return Takeover(clock, clock, clock, 60.0, set, Counts())
 
 
 def test_rescue_is_not_delayed_without_an_outage(clock, takeover):
@@ -174,7 +178,7 @@ def test_a_look_writes_nothing_where_nobody_works(redis, desk, server):
 
 
 def test_what_a_worker_holds_itself_is_not_rescued_by_it(clock):
-    takeover = Takeover(clock, clock, 60.0, lambda: {"execution"}, Counts())
+    takeover = Takeover(clock, clock, clock, 60.0, lambda: {"execution"}, Counts())
     takeover.look()
     assert clock.rescued == 0
 

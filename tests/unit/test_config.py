@@ -38,3 +38,12 @@ def test_a_place_that_cannot_be_told_is_refused(allow):
     with pytest.raises(ValidationError):
         Settings(webhook_allow=f"fd00::/8 10.0.0.1 host-1.example {allow}")
     assert Settings(webhook_allow="fd00::/8 ::1 10.0.0.1 host-1.example").webhook_allow
+
+
+@pytest.mark.parametrize("url", ["http://:secret@x", "127.0.0.1:6379", "/run/redis.sock"])
+def test_a_redis_that_cannot_be_named_so_is_refused_without_being_repeated(url):
+    with pytest.raises(ValidationError) as refused:
+        Settings(redis=url)
+    [error] = refused.value.errors()
+    assert (error["loc"], "redis://" in error["msg"]) == (("redis",), True)
+    assert "secret" not in error["msg"]

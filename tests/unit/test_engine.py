@@ -6,6 +6,7 @@ from server.errors import DeadlineExceeded, DeviceLost, OutOfMemory
 from server.pixels import Inputs
 from server.stages import Handover, Stage
 from server.workers.engine import Engine, Ticket
+from server.workers.ladder import RECOVERY_SECONDS, Remedy
 from server.workers.simulated import SimulatedDenoiser, SimulatedState
 from tests.builders import a_spec
 
@@ -157,6 +158,60 @@ def test_a_picture_that_does_not_even_fit_alone_fails_in_words():
     engine.admit(a_ticket(denoiser, 1))
     assert isinstance(run(engine)[1].error, OutOfMemory)
     assert engine.max_step_pixels == 10**9
+
+
+def test_the_smallest_that_did_not_fit_alone_is_told_until_it_is_long_ago():
+    now = 0.0
+    denoiser = CountingDenoiser(max_rows=1)
+    engine = an_engine(denoiser, clock=lambda: now)
+    assert engine.too_large is None
+    for seed, width in enumerate((256, 128, 192)):
+        engine.admit(a_ticket(denoiser, seed, width=width))
+    run(engine)
+    assert engine.too_large == 128 * 128
+    now = RECOVERY_SECONDS
+    assert engine.too_large is None
+
+
+def test_a_preview_that_does_not_fit_alone_says_nothing_of_its_ticket():
+    class Blind(CountingDenoiser):
+        def preview(self, states):
+            raise OutOfMemory("full")
+
+    denoiser = Blind()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1, previews=1))
+    assert run(engine)[1].picture is not None
+    assert engine.too_large is None
+
+
+def test_what_is_kept_only_to_be_quicker_goes_before_a_batch_is_made_smaller():
+    class Cramped(CountingDenoiser):
+        def make_room(self):
+            self.max_rows = 10**6
+
+    denoiser = Cramped(max_rows=4)
+    engine = an_engine(denoiser)
+    for seed in range(8):
+        engine.admit(a_ticket(denoiser, seed))
+    step = engine.step()
+    assert (step.rows, step.remedies) == (16, [Remedy.RETRIED])
+    assert engine.step().remedies == []
+    assert engine.max_step_pixels == 10**9
+
+
+def test_a_step_may_grow_again_after_a_long_quiet():
+    now = 0.0
+    denoiser = CountingDenoiser(max_rows=4)
+    engine = an_engine(denoiser, cap=16 * 128 * 128, clock=lambda: now)
+    for seed in range(8):
+        engine.admit(a_ticket(denoiser, seed, num_inference_steps=9))
+    engine.step()
+    engine.step()
+    assert len(denoiser.calls[-1]) == 2
+    denoiser.max_rows, now = 10**6, RECOVERY_SECONDS
+    engine.step()
+    assert len(denoiser.calls[-1]) == 4
 
 
 def test_a_lost_device_is_nobodys_fault_and_passes_through():

@@ -2,12 +2,20 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from server.pixels import BadPicture, brightest, open_picture
+from server.pixels import (
+    MOST_PARTS,
+    MOST_SCANS,
+    BadPicture,
+    brightest,
+    open_picture,
+    size_of,
+)
 from server.workers.inputs import mask
 
 SIDEWAYS = (0x0112, 3, 1, struct.pack(">HH", 6, 0))
@@ -77,3 +85,39 @@ def test_the_gateway_and_the_worker_find_a_mask_equally_bright(mode: str, shade:
 
 def test_what_is_transparent_in_a_mask_is_black() -> None:
     assert brightest(Image.new("RGBA", (4, 4), (255, 255, 255, 0))) == 0
+
+
+def test_scans_that_come_again_and_again_are_not_decoded() -> None:
+    data = picture("JPEG", (512, 512), progressive=True)
+    last = data.rindex(b"\xff\xda")
+    whole = open_picture(data[:last] + data[last:-2] * 3 + data[-2:])
+    assert whole.size == (512, 512)
+    with pytest.raises(BadPicture, match="scans"):
+        open_picture(data[:last] + data[last:-2] * MOST_SCANS + data[-2:])
+
+
+@pytest.mark.parametrize("size", [(512, 512), (3, 2)])
+def test_parts_that_are_next_to_nothing_are_not_walked_through(size: tuple[int, int]) -> None:
+    png, jpeg = picture("PNG", size), picture("JPEG", size)
+    text = struct.pack(">I", 3) + b"tEXta\0b" + struct.pack(">I", zlib.crc32(b"tEXta\0b"))
+    comment = b"\xff\xfe\0\x03a"
+    for few, many in (
+        (png[:33] + text * 500 + png[33:], png[:33] + text * MOST_PARTS + png[33:]),
+        (jpeg[:2] + comment * 500 + jpeg[2:], jpeg[:2] + comment * MOST_PARTS + jpeg[2:]),
+        (jpeg[:2] + b"\xff" * 500 + jpeg[2:], jpeg[:2] + b"\xff" * MOST_PARTS + jpeg[2:]),
+    ):
+        assert open_picture(few).size == size
+        assert size_of(many) is None
+        with pytest.raises(BadPicture, match="parts"):
+            open_picture(many)
+    assert open_picture(png + bytes(10**6)).size == size, "what follows a picture is none of it"
+
+
+def test_a_palette_that_is_missing_is_no_picture() -> None:
+    out = io.BytesIO()
+    Image.new("P", (8, 8)).save(out, "PNG")
+    data = out.getvalue()
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + struct.unpack(">I", data[start : start + 4])[0]
+    with pytest.raises(BadPicture, match="palette"):
+        open_picture(data[:start] + data[end:])

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from server.catalog import Safety
 from server.errors import DeviceLost, NotFinite, NotFound, OutOfMemory, Unavailable
+from server.forecast import Speed
 from server.metrics import WorkerMetrics
 from server.spec import Enlarged, GenerationState, Progress, Warn
 from server.storage import ObjectImageStore
@@ -53,18 +54,21 @@ class GatedDenoiser(SimulatedDenoiser):
 def studio():
     made = []
 
-    def make(denoiser=None, capacity=4, store=None, safety=Safety.OFF, show=None):
+    def make(denoiser=None, capacity=4, store=None, safety=Safety.OFF, show=None, speed=None):
+        registry = CollectorRegistry()
         studio = EngineStudio(
             Engine(denoiser or SimulatedDenoiser(), max_step_pixels=10**9),
             store or ObjectImageStore(MemoryStore()),
             capacity=capacity,
             safety=safety,
             show=show,
+            speed=speed,
             worker="w",
             version="1",
-            metrics=WorkerMetrics(CollectorRegistry()),
+            metrics=WorkerMetrics(registry),
             peak_memory_bytes=lambda: 42,
         )
+        studio.count = registry.get_sample_value
         results = Queue()
         studio.start(lambda claim, result: results.put((claim.id, result)))
         studio.results = results
@@ -276,8 +280,31 @@ def test_what_does_not_fit_even_so_fails_after_one_more_try(studio):
     denoiser = Cramped(enough=False)
     studio = studio(denoiser)
     studio.admit(a_claim("a"))
-    assert studio.results.get(timeout=SECONDS)[1].error.code == "out_of_memory"
+    error = studio.results.get(timeout=SECONDS)[1].error
+    assert error.code == "out_of_memory"
+    assert "128 x 128" in error.message
     assert denoiser.tried == 2
+
+
+def test_what_does_not_fit_its_step_fails_alone_and_in_words_that_name_its_size(studio):
+    class Small(SimulatedDenoiser):
+        def predict(self, states):
+            if len(states) > 1 or states[0].spec.width > 128:
+                raise OutOfMemory("GPU 0 has 1 GiB, of which process 7 has 3")
+            return super().predict(states)
+
+    studio = studio(Small())
+    studio.admit(a_claim("large", width=256))
+    studio.admit(a_claim("small", num_images=2))
+    results = dict(studio.results.get(timeout=SECONDS) for _ in range(2))
+    assert isinstance(results["small"], Drawn)
+    error = results["large"].error
+    assert error.code == "out_of_memory"
+    assert "256 x 128" in error.message
+    assert "GiB" not in error.message, "what else is on the device is not the caller's affair"
+    for remedy in ("retried", "split", "failed"):
+        assert studio.count("darkroom_out_of_memory_total", {"remedy": remedy}) >= 1
+    assert studio.count("darkroom_generations_failed_total", {"code": "out_of_memory"}) == 1
 
 
 def test_what_cannot_be_prepared_fails_alone_and_says_nothing_private(studio):
@@ -312,6 +339,29 @@ def test_a_picture_that_is_not_finite_fails_its_generation(studio):
     studio.admit(a_claim("a"))
     _, result = studio.results.get(timeout=SECONDS)
     assert result.error.code == "not_finite"
+    assert studio.count("darkroom_decoded_again_total", {"found": "not_finite"}) == 1
+    assert studio.count("darkroom_generations_failed_total", {"code": "not_finite"}) == 1
+
+
+@pytest.mark.parametrize("upscaler", [None, an_upscaler()])
+def test_a_picture_that_was_mended_is_told_wherever_it_goes(studio, upscaler):
+    class Broken(FlatPicture):
+        def array(self):
+            raise NotFinite("NaN")
+
+    class Overflowing(SimulatedDenoiser):
+        def decode(self, states):
+            return [Broken(8, 8, s.seed) if s.seed == 2 else FlatPicture(8, 8, 1) for s in states]
+
+        def decode_again(self, state):
+            return FlatPicture(8, 8, state.seed)
+
+    studio = studio(Overflowing())
+    studio.admit(a_claim_of(a_spec(num_images=2, seed=1, strict=True, upscaler=upscaler)))
+    _, result = studio.results.get(timeout=SECONDS)
+    assert isinstance(result, Handed if upscaler else Drawn)
+    [warning] = result.warnings
+    assert (warning.code, "image 1" in warning.message) == ("decoded_in_float32", True)
 
 
 def test_one_bad_image_ends_the_generation_once(studio):
@@ -681,9 +731,15 @@ def test_the_pulse_tells_of_the_step_before_and_of_nothing_when_idle(studio):
         pass
 
 
-def test_pace_is_what_a_generation_costs(studio):
-    studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005))
-    assert studio.pace() == 0
-    studio.admit(a_claim("a", num_inference_steps=4))
-    studio.results.get(timeout=SECONDS)
-    assert 0.02 <= studio.pace() < 1
+def test_what_is_left_is_told_in_seconds_of_work(studio):
+    speed = Speed(native_pixels=128 * 128, curve=((2, 0.005),), full_rows=2)
+    studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005), speed=speed)
+    assert studio.work_seconds() == 0
+    studio.admit(a_claim("a", num_inference_steps=40))
+    seen = [studio.work_seconds()]
+    while studio.results.empty():
+        seen.append(studio.work_seconds())
+    assert seen[0] == pytest.approx(0.2, rel=0.2)
+    assert any(0 < left < 0.1 for left in seen)
+    assert studio.work_seconds() == 0
+    assert studio.speed().drift > 0.5

@@ -3,9 +3,30 @@ import pytest
 from server.catalog import load_catalog
 from server.errors import OutOfMemory
 from server.workers.simulated import SimulatedDenoiser
-from server.workers.warmup import measure_cap
+from server.workers.warmup import WarmUp
 
 NATIVE = 128 * 128
+
+
+class NoGauge:
+    """Of memory nobody knows anything."""
+
+    needed, free = 0, 0
+
+    def begin(self):
+        pass
+
+    def grown_bytes(self):
+        return self.needed
+
+    def free_bytes(self):
+        return self.free
+
+
+def warmed(denoiser, card="demo", gauge=None, full_rows=None):
+    clock = lambda: denoiser.now  # noqa: E731
+    card = load_catalog()[card]
+    return WarmUp(denoiser, card, 32, gauge or NoGauge(), full_rows, clock).run()
 
 
 class ClockedDenoiser(SimulatedDenoiser):
@@ -34,15 +55,13 @@ class ClockedDenoiser(SimulatedDenoiser):
 )
 def test_the_cap_is_where_another_row_no_longer_pays(curve, rows):
     denoiser = ClockedDenoiser(curve)
-    cap = measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now)
-    assert cap == rows * NATIVE
+    assert warmed(denoiser).full_rows == rows
 
 
 def test_warming_up_a_slow_device_keeps_to_its_budget_and_says_what_that_means(caplog):
     denoiser = ClockedDenoiser(lambda rows: 6.0)
-    cap = measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now)
+    assert warmed(denoiser).full_rows == 2
     assert set(denoiser.rows) == {2}
-    assert cap == 2 * NATIVE
     assert "DARKROOM_MAX_STEP_PIXELS" in caplog.text
 
 
@@ -54,16 +73,16 @@ def test_the_cap_is_among_what_fits():
             return super().predict(states)
 
     denoiser = Small(lambda rows: 1e-3)
-    assert measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now) == 8 * NATIVE
+    assert warmed(denoiser).full_rows == 8
 
 
 def test_a_checkpoint_of_which_not_one_picture_fits_is_not_served():
-    class Tiny(SimulatedDenoiser):
+    class Tiny(ClockedDenoiser):
         def predict(self, states):
             raise OutOfMemory("not even one")
 
     with pytest.raises(OutOfMemory, match="not even one"):
-        measure_cap(Tiny(), load_catalog()["demo"], 32)
+        warmed(Tiny(lambda rows: 1e-3))
 
 
 def test_no_more_pictures_are_prepared_than_are_measured():
@@ -75,11 +94,44 @@ def test_no_more_pictures_are_prepared_than_are_measured():
             return super().prepare(stage, index, inputs)
 
     denoiser = Slow(lambda rows: 6.0)
-    measure_cap(denoiser, load_catalog()["demo"], 32, lambda: denoiser.now)
-    assert prepared == [0]
+    warmed(denoiser)
+    assert prepared == [0, 0]  # of the native size, and of a quarter of its pixels
 
 
 @pytest.mark.parametrize("card", load_catalog().values(), ids=lambda card: card.name)
 def test_every_checkpoint_is_warmed_with_a_task_it_has(card):
     denoiser = ClockedDenoiser(lambda rows: 6.0)
-    assert measure_cap(denoiser, card, 32, lambda: denoiser.now) == 2 * card.native_size**2
+    speed = warmed(denoiser, card.name)
+    assert (speed.full_rows, speed.native_pixels) == (2, card.native_size**2)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.6])
+def test_how_a_step_grows_with_its_pixels_is_measured(exponent):
+    class Sized(ClockedDenoiser):
+        def predict(self, states):
+            self.now += (states[0].pixels / NATIVE) ** exponent
+            return [s.seed for s in states]
+
+    assert warmed(Sized(None)).exponent == exponent
+
+
+def test_the_largest_picture_is_what_the_free_memory_holds():
+    class Gauge(NoGauge):
+        needed, free = 2**20, 10 * 2**20
+
+    assert warmed(ClockedDenoiser(lambda rows: 1e-3), gauge=Gauge()).largest_pixels == 9 * NATIVE
+    assert warmed(ClockedDenoiser(lambda rows: 1e-3)).largest_pixels == 0
+
+
+def test_a_worker_that_is_told_its_cap_measures_little():
+    denoiser = ClockedDenoiser(lambda rows: 1e-3 * rows)
+    speed = warmed(denoiser, full_rows=12)
+    assert speed.full_rows == 12
+    assert [rows for rows, _ in speed.curve] == [2, 12]
+    assert len(denoiser.rows) == 6
+
+
+def test_a_busy_machine_does_not_hold_a_worker_to_few_rows():
+    denoiser = ClockedDenoiser(lambda rows: 0.6 + 0.05 * rows)
+    assert [rows for rows, _ in warmed(denoiser).curve] == [2, 4]
+    assert warmed(denoiser).full_rows == 32

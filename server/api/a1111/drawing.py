@@ -21,6 +21,7 @@ from server.errors import (
     BadRequest,
     BodyTooLarge,
     BrokerUnavailable,
+    DeadlineUnmeetable,
     IdempotencyConflict,
     InvalidRequest,
     InvalidSpec,
@@ -28,7 +29,9 @@ from server.errors import (
     NoWorker,
     OutOfMemory,
     QueueFull,
+    QuotaExceeded,
     StillDrawing,
+    StorageFull,
 )
 
 router = door()
@@ -41,6 +44,9 @@ REFUSALS = (
     InvalidSpec,
     IdempotencyConflict,
     QueueFull,
+    QuotaExceeded,
+    DeadlineUnmeetable,
+    StorageFull,
     NoWorker,
     StillDrawing,
     BrokerUnavailable,

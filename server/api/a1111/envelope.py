@@ -11,9 +11,12 @@ from server.errors import (
     NotFound,
     OutOfMemory,
     RequestError,
+    Unauthenticated,
     Unavailable,
     UnknownCheckpoint,
 )
+
+BASIC = 'Basic realm="Darkroom", charset="UTF-8"'
 
 THEIRS = {
     "num_inference_steps": "steps",
@@ -54,7 +57,9 @@ def envelope(error: DarkroomError) -> tuple[int, BaseModel, dict[str, str]]:
     detail = fields or error.message
     body = A1111Error(error=_kind(error), detail=detail, errors=detail, code=error.code)
     missing = isinstance(error, NotFound | UnknownCheckpoint)
-    return 404 if missing else error.status, body, {}
+    # Its clients send a name and a password, or nothing.
+    asked = {"WWW-Authenticate": BASIC} if isinstance(error, Unauthenticated) else {}
+    return 404 if missing else error.status, body, asked
 
 
 def _kind(error: DarkroomError) -> str:

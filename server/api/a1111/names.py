@@ -195,9 +195,10 @@ def card_of(name: str, catalog: Catalog, field: str) -> Card:
 
     Raises:
         NotFound: there is none.
+        Forbidden: there is one, for others.
     """
     wanted = stem(name)
-    for known in catalog:
+    for known in (*catalog, *catalog.closed):
         if known in (name.strip(), wanted) or known.lower() == wanted.lower():
             return catalog[known]
     known = ", ".join(catalog)

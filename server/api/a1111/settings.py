@@ -16,7 +16,7 @@ from server.api.a1111.noted import ignored
 from server.api.a1111.schemas import Options
 from server.api.deps import Gateway, caller
 from server.catalog import Card
-from server.errors import NotFound
+from server.errors import Forbidden, NotFound
 from server.spec import GENERATION_ID, MAX_PREVIEWS, OutputFormat, Warn, new_generation_id
 
 COOKIE = "darkroom_session"
@@ -99,7 +99,7 @@ def told(gate: Gateway, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every option that means something, at its value for this caller."""
     try:
         card = chosen(gate, settings)
-    except NotFound:  # its card has been removed since
+    except (NotFound, Forbidden):  # its card has been removed since
         card = gate.card(None)
     return {
         "sd_model_checkpoint": card.name,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from server.api.forms import FORM
-from server.api.negotiation import JSON
+from server.api.negotiation import EVENT, EVENT_STREAM, JSON
 from server.api.openai import examples
 from server.api.openai.envelope import envelope
 from server.errors import (
@@ -18,6 +18,7 @@ from server.errors import (
     Canceled,
     DarkroomError,
     DeadlineExceeded,
+    DeadlineUnmeetable,
     GenerationFailed,
     Gone,
     IdempotencyConflict,
@@ -28,7 +29,10 @@ from server.errors import (
     OutOfMemory,
     Quarantined,
     QueueFull,
+    QuotaExceeded,
     StillDrawing,
+    StorageFull,
+    TooManyStreams,
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
@@ -47,6 +51,10 @@ RAISED = (
     UnsupportedMediaType,
     IdempotencyConflict,
     QueueFull,
+    QuotaExceeded,
+    DeadlineUnmeetable,
+    TooManyStreams,
+    StorageFull,
     GenerationFailed,
     OutOfMemory,
     NotFinite,
@@ -84,10 +92,10 @@ def good(description: str, example: Any) -> dict[str, Any]:
 def images(kind: str) -> dict[int | str, dict[str, Any]]:
     """The answers of an operation whose events' names begin with `kind`."""
     shown = {"as themselves": examples.IMAGES, "as addresses": examples.BY_ADDRESS}
-    stream = {"schema": {"type": "string"}, "example": examples.events(kind)}
+    stream = {"itemSchema": EVENT, "example": examples.events(kind)}
     answer = {
         "description": "The pictures; with `stream` the events that lead to them.",
-        "content": {JSON: {"examples": _named(shown)}, "text/event-stream": stream},
+        "content": {JSON: {"examples": _named(shown)}, EVENT_STREAM: stream},
     }
     return responses({200: answer}, *RAISED)
 

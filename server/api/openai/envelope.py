@@ -11,6 +11,8 @@ from server.errors import (
     GenerationError,
     InvalidFields,
     QueueFull,
+    TooManyRequests,
+    Unauthenticated,
     Unavailable,
     UnknownCheckpoint,
 )
@@ -22,7 +24,9 @@ class OpenAIError(BaseModel):
     message: str
     type: str = Field(description="`invalid_request_error`, `rate_limit_error` or `server_error`.")
     param: str | None = Field(description="The field at fault, where it is a matter of fields.")
-    code: str = Field(description="As in the native API, but for `model_not_found`.")
+    code: str = Field(
+        description="As in the native API, but for `model_not_found` and `invalid_api_key`."
+    )
 
 
 class OpenAIFailure(BaseModel):
@@ -39,11 +43,17 @@ def envelope(error: DarkroomError) -> tuple[int, BaseModel, dict[str, str]]:
             message="; ".join(_worded(*each) for each in error.errors) or error.message,
             type=_kind(status),
             param=_param(error.errors[0].field) if error.errors else None,
-            code="model_not_found" if isinstance(error, UnknownCheckpoint) else error.code,
+            code=_code(error),
         )
     )
-    again = isinstance(error, Unavailable)
+    again = isinstance(error, Unavailable | TooManyRequests)
     return status, body, {"x-should-retry": "true" if again else "false"}
+
+
+def _code(error: DarkroomError) -> str:
+    if isinstance(error, Unauthenticated):
+        return "invalid_api_key"
+    return "model_not_found" if isinstance(error, UnknownCheckpoint) else error.code
 
 
 def _param(field: str) -> str | None:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 from server.api.acceptance import refusals_counted
 from server.api.deps import Caller, Gate, Gateway
 from server.api.doors import AwaitedStream, Order, awaited, repeated, taken
-from server.api.events import counted
 from server.api.negotiation import JSON
 from server.api.openai import documents, examples
 from server.api.openai.answers import ImagesAnswer, answered, said
@@ -75,7 +74,8 @@ async def _drawn(
     generation, manner = await _taken(request, gate, owner, model)
     headers = _headers(generation, manner.warnings)
     if manner.streamed:
-        events = counted(gate, streamed(gate, owner, generation, manner.warnings, kind))
+        events = streamed(gate, owner, generation, manner.warnings, kind)
+        events = gate.streams.counted(owner, events)
         return AwaitedStream(gate, owner, generation.id, events, headers)
     generation = await awaited(request, gate, owner, generation)
     answer = await answered(request, gate, generation, manner)
@@ -89,6 +89,8 @@ async def _taken(
     with refusals_counted(gate):
         read = await read_body(request, model, gate.max_body_bytes)
         understood = await ordered(gate, read)
+        if understood.manner.streamed:
+            gate.streams.expect_room(owner)
         again, noted = repeated(request, owner, read.body), understood.manner.warnings
         order = Order(understood.asked, understood.files, again, noted)
     return await taken(gate, owner, order), understood.manner

@@ -43,6 +43,7 @@ def checkpoint_of(
         return aliases[model], None
     if model in catalog:
         return model, None
+    catalog.check_open(model)
     if not model.startswith(RENOWNED):
         known = ", ".join((*catalog, *aliases))
         raise UnknownCheckpoint(

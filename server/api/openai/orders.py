@@ -173,13 +173,15 @@ def _implied(asked: ImagesRequest, sent: Pictures) -> Fields:
         fields["num_images"] = asked.n
     if asked.stream and asked.partial_images is not None:
         fields["previews"] = asked.partial_images
+    if isinstance(asked, VariationRequest):
+        fields["prompt"] = asked.prompt  # which has a default here, and none in a generation
     if "task" in asked.model_fields_set:
         return fields
     if isinstance(asked, EditRequest):
         masked = "mask_image" in sent
         fields["task"] = Task.INPAINTING if masked else Task.IMAGE_TO_IMAGE
     if isinstance(asked, VariationRequest):
-        fields |= {"prompt": asked.prompt, "task": Task.IMAGE_TO_IMAGE}
+        fields["task"] = Task.IMAGE_TO_IMAGE
         if asked.strength is None:
             fields["strength"] = VARIATION_STRENGTH
     return fields

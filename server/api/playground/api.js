@@ -12,6 +12,8 @@
  *   urls: {self: string, cancel: string, events: string}}} Generation
  */
 
+import { call } from "/playground/key.js";
+
 const PATIENCE_MILLISECONDS = 5000;
 
 /** An answer that says what is wrong (RFC 9457), or that there was none. */
@@ -32,14 +34,14 @@ export class Problem extends Error {
 
 /**
  * @param {string} path
- * @param {RequestInit} [init]
+ * @param {RequestInit & {patience?: number}} [init]
  * @returns {Promise<any>} what was answered
  * @throws {Problem}
  */
 async function ask(path, init) {
   let answer;
   try {
-    answer = await fetch(path, init);
+    answer = await call(path, init);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new Problem({});
@@ -60,19 +62,19 @@ const posted = (body) => ({
 });
 
 /** What is asked again anyway is not waited for longer. */
-const patient = () => ({ signal: AbortSignal.timeout(PATIENCE_MILLISECONDS) });
+const patient = { patience: PATIENCE_MILLISECONDS };
 
 export const capabilities = () => ask("/v1/capabilities");
 export const checkpoints = () => ask("/v1/checkpoints");
 export const samplers = () => ask("/v1/samplers");
-export const queue = () => ask("/v1/queue", patient());
+export const queue = () => ask("/v1/queue", patient);
 
 /** @param {string} prompt @param {any} reading @param {AbortSignal} signal */
 export const tokenize = (prompt, reading, signal) =>
   ask("/v1/tokenize", { ...posted({ prompt, ...reading }), signal });
 
 /** @param {string} id @returns {Promise<Generation>} */
-export const look = (id) => ask(`/v1/generations/${id}`, patient());
+export const look = (id) => ask(`/v1/generations/${id}`, patient);
 
 /** @param {string} id @returns {Promise<Generation>} */
 export const cancel = (id) => ask(`/v1/generations/${id}/cancel`, { method: "POST" });

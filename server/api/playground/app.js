@@ -8,6 +8,7 @@ import { Easel } from "/playground/easel.js";
 import { ENDED, follow } from "/playground/follow.js";
 import { Form } from "/playground/form.js";
 import { Gallery } from "/playground/gallery.js";
+import { call } from "/playground/key.js";
 import { announce, complain, dismiss, notice } from "/playground/notices.js";
 import { TokenCount } from "/playground/tokens.js";
 
@@ -195,7 +196,7 @@ class Playground {
   /** @param {import("/playground/api.js").Image} image @param {Generation} generation */
   async #start(image, generation) {
     try {
-      const answer = await fetch(image.url);
+      const answer = await call(image.url);
       if (!answer.ok) throw new api.Problem(await answer.json(), answer.status);
       dismiss("lost");
       this.form.use({ ...generation.spec, sweep: null });

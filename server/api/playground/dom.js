@@ -1,5 +1,7 @@
 /** Elements made from data. Text is always text: nothing here reads HTML. */
 
+import { point } from "/playground/key.js";
+
 /**
  * @param {string} tag
  * @param {Record<string, any>} [about] attributes; `class`, `text`, `hidden` and `on` (listeners) as
@@ -14,6 +16,7 @@ export function h(tag, about = {}, ...children) {
     if (name === "on") {
       for (const [event, heard] of Object.entries(value)) made.addEventListener(event, heard);
     } else if (name === "text") made.textContent = value;
+    else if (name === "src" || name === "href") point(made, name, value).catch(() => {});
     else made.setAttribute(name, value === true ? "" : String(value));
   }
   made.append(...children.filter((child) => child !== null && child !== false));

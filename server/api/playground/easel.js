@@ -3,6 +3,7 @@
 import { deleting, downloading } from "/playground/actions.js";
 import { at, h, worded } from "/playground/dom.js";
 import { ENDED, duration } from "/playground/follow.js";
+import { point } from "/playground/key.js";
 import { sentence } from "/playground/notices.js";
 import { gridOf } from "/playground/sweep.js";
 
@@ -105,13 +106,14 @@ export class Easel {
     const shown = this.#shown;
     const picture = new Image();
     picture.alt = "";
-    picture.src = url;
-    picture.decode().then(
-      () => {
-        if (this.#shown === shown && shot.isConnected) shot.replaceChildren(picture);
-      },
-      () => {},
-    ); // it is gone already: the next one, or the picture itself, comes soon
+    point(picture, "src", url)
+      .then(() => picture.decode())
+      .then(
+        () => {
+          if (this.#shown === shown && shot.isConnected) shot.replaceChildren(picture);
+        },
+        () => {},
+      ); // it is gone already: the next one, or the picture itself, comes soon
   }
 
   /** @param {Generation} generation that has ended */

@@ -1,9 +1,10 @@
 /**
- * One generation, followed until it has ended. What happens comes as events, which a browser
- * resumes by itself; place in the queue and time left are looked up beside them.
+ * One generation, followed until it has ended. What happens comes as events; place in the queue and
+ * time left are looked up beside them.
  */
 
 import * as api from "/playground/api.js";
+import { call } from "/playground/key.js";
 
 /** @typedef {import("/playground/api.js").Generation} Generation */
 
@@ -18,13 +19,13 @@ export const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
  * @returns {() => void} stops following
  */
 export function follow(generation, heard) {
-  const stream = new EventSource(generation.urls.events);
+  const stream = new AbortController();
   let known = generation;
   let over = false;
 
   const stop = () => {
     over = true;
-    stream.close();
+    stream.abort();
     clearInterval(looking);
   };
   const finish = (/** @type {Generation | null} */ last) => {
@@ -51,29 +52,41 @@ export function follow(generation, heard) {
   };
   const looking = setInterval(look, LOOK_MILLISECONDS);
 
-  listen(stream, {
+  listen(generation.urls.events, stream.signal, {
     state: ({ status }) => !ENDED.has(status) && learn({ status }),
     stage: () => look(),
     progress: (progress) => learn({ status: "running", progress }),
     preview: ({ index, number, url }) => heard.preview?.(index, `${url}?number=${number}`),
     done: () => {
-      stream.close();
+      stream.abort();
       look();
     },
-  });
-  stream.addEventListener("error", () => {
-    if (stream.readyState === EventSource.CLOSED && !over)
-      setTimeout(() => !over && look(), AGAIN_MILLISECONDS);
   });
   return stop;
 }
 
-/** @param {EventSource} stream @param {Record<string, (data: any) => void>} heard */
-function listen(stream, heard) {
-  for (const [name, act] of Object.entries(heard)) {
-    stream.addEventListener(name, (event) =>
-      act(JSON.parse(/** @type {MessageEvent} */ (event).data)),
-    );
+/**
+ * Not with `EventSource`, which cannot send a key. What breaks is taken up where it broke.
+ * @param {string} url @param {AbortSignal} signal
+ * @param {Record<string, (data: any) => void>} heard by the kind of event
+ */
+async function listen(url, signal, heard) {
+  for (let last = "0"; !signal.aborted; ) {
+    const answer = await call(url, { signal, headers: { "Last-Event-ID": last } }).catch(() => null);
+    const parts = answer?.ok && answer.body?.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ""; parts; ) {
+      const { done, value } = await parts.read().catch(() => ({ done: true, value: "" }));
+      if (done) break;
+      const events = (rest + value).split("\n\n");
+      rest = events.pop() ?? "";
+      for (const event of events) {
+        const said = Object.fromEntries(event.split("\n").map((line) => line.split(/: (.*)/)));
+        if (signal.aborted || !said.data) continue;
+        last = said.id;
+        heard[said.event]?.(JSON.parse(said.data));
+      }
+    }
+    await new Promise((done) => setTimeout(done, AGAIN_MILLISECONDS));
   }
 }
 

@@ -1,5 +1,6 @@
 /** How to draw a generation again, from a shell, from Python, or in A1111's words. */
 
+import { call } from "/playground/key.js";
 import { textOf } from "/playground/pngtext.js";
 
 const NEVER = new Set([
@@ -97,7 +98,7 @@ answer.raise_for_status()\nopen("picture.${spec.output_format}", "wb").write(ans
 
 /** @param {string} url of a PNG @returns {Promise<string>} what A1111's readers find in it */
 export async function infotextOf(url) {
-  const answer = await fetch(url);
+  const answer = await call(url);
   const text = textOf(new Uint8Array(await answer.arrayBuffer()), "parameters");
   if (text === null) throw new Error("this picture carries no infotext; PNG files do");
   return text;

@@ -20,6 +20,7 @@ from server.spec import GenerationState
 from tests.api.a1111.conftest import Studio, told
 from tests.api.house import Hands, gateway, wait_until
 from tests.api.pictures import picture, text
+from tests.redis_server import RedisServer
 
 Pool = Callable[..., "Future[httpx.Response]"]
 IDLE = {"progress": 0.0, "count": 0}
@@ -381,7 +382,10 @@ def test_an_idempotency_key_replays_the_first_answer(door: httpx.Client, studio:
 def test_without_redis_menus_are_filled_and_the_rest_can_be_asked_for_later(
     folder: Path,
 ) -> None:
-    with gateway("redis://127.0.0.1:1", folder) as client:
+    redis = RedisServer()
+    redis.start()
+    with gateway(redis.url, folder) as client:
+        redis.close()
         for path in ("samplers", "upscalers", "sd-models", "scripts"):
             assert client.get(f"/sdapi/v1/{path}").status_code == 200
         for path in ("options", "progress"):

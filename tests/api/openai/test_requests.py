@@ -373,3 +373,15 @@ def test_an_enlargement_has_the_size_that_it_has(atelier: httpx.Client, painter:
     status, param, message = refused(atelier.post(EDITS, data=data, files=image))
     assert (status, param) == (400, "width")
     assert "4 times the size of its image, here 256" in message
+
+
+def test_a_variation_may_name_its_task_and_still_needs_no_prompt(
+    client: httpx.Client, artist: Artist
+) -> None:
+    parts = {
+        "image": ("a.png", picture()),
+        "task": (None, "image-to-image"),
+    }
+    answer = client.post(VARIATIONS, files=parts)
+    assert answer.status_code == 200, answer.text
+    assert (artist.spec["task"], artist.spec["prompt"]) == ("image-to-image", "")

@@ -1,0 +1,77 @@
+"""Whether the image store has room for more: looked at once a second at most, beside the requests.
+
+What was accepted is drawn and kept even so; only new generations are refused, while there is still
+room for those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from server.errors import StorageFull, Unavailable
+from server.metrics import GatewayMetrics
+from server.storage import ImageStore
+
+LOOK_SECONDS = 1.0
+PATIENCE_SECONDS = 1.0
+"""With a file system that hangs."""
+RETRY_SECONDS = 30.0
+"""Room comes back when somebody makes it, or when what was kept for long enough goes."""
+
+
+class Space:
+    """One per gateway. `min_free_bytes`: 0 where it does not matter."""
+
+    def __init__(self, store: ImageStore, metrics: GatewayMetrics, *, min_free_bytes: int) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._floor = min_free_bytes
+        self._looked = -LOOK_SECONDS
+        self._looking = False
+        self._found: Unavailable | None = None
+
+    async def check(self) -> None:
+        """Go by the last look, and look again where that is old.
+
+        Raises:
+            StorageFull: less is left than there must be.
+            Unavailable: the store is not there.
+        """
+        if not self._looking and time.monotonic() - self._looked >= LOOK_SECONDS:
+            await self._look()
+        if self._found is not None:
+            raise type(self._found)(self._found.message, retry_after=self._found.retry_after)
+
+    async def _look(self) -> None:
+        """One at a time: where a file system hangs, the others go by what was found before."""
+        self._looking = True
+        look = asyncio.get_running_loop().run_in_executor(None, self._free)
+        look.add_done_callback(self._seen)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await asyncio.shield(look)
+
+    def _seen(self, look: asyncio.Future[Unavailable | None]) -> None:
+        self._looking, self._looked = False, time.monotonic()
+        if not look.cancelled():
+            self._found = look.result()
+
+    def _free(self) -> Unavailable | None:
+        """What is wrong, if something is."""
+        try:
+            free = self._store.free_bytes()
+        except Unavailable as error:
+            return error if self._floor else None
+        if free is None:
+            return None
+        self._metrics.store_free_bytes.set(free)
+        if free >= self._floor:
+            return None
+        short = f"the image store has {_in_mib(free)} left, and keeps {_in_mib(self._floor)} free"
+        return StorageFull(short, retry_after=RETRY_SECONDS)
+
+
+def _in_mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,60 @@
+"""What the script of acceptance says no with, in words."""
+
+from __future__ import annotations
+
+import time
+
+from server.broker import keys
+from server.broker.record import Generation
+from server.errors import (
+    DarkroomError,
+    DeadlineUnmeetable,
+    IdempotencyConflict,
+    NoWorker,
+    QueueFull,
+    QuotaExceeded,
+)
+
+SHORTEST_SECONDS = 1.0
+
+
+def refusal(verdict: str, about: str, fresh: Generation) -> DarkroomError:
+    """The error of a verdict. `about` is what the script adds: a checkpoint, seconds or a count."""
+    checkpoint = fresh.spec.checkpoint
+    match verdict:
+        case "conflict":
+            return IdempotencyConflict("this Idempotency-Key was used before with another body")
+        case "unserved":
+            return NoWorker(f"no worker serves {about!r} at the moment", retry_after=5.0)
+        case "late":
+            return DeadlineUnmeetable(
+                f"so much waits for {checkpoint!r} that this would not be done within "
+                f"{fresh.spec.deadline_seconds:g} seconds",
+                retry_after=_some(float(about)),
+            )
+        case "owner_living":
+            return QuotaExceeded(
+                f"{float(about):.0f} of your generations are queued or running, which is as many "
+                "as your key allows at once",
+                retry_after=_some(sum(fresh.works)),
+            )
+        case "owner_seconds":
+            return QuotaExceeded(
+                f"your key allows no more to wait for {checkpoint!r} at once",
+                retry_after=_some(float(about)),
+            )
+        case "owner_daily":
+            return QuotaExceeded(
+                f"your key has had {float(about):.0f} seconds of drawing today and this is more "
+                "than is left of its day",
+                retry_after=keys.DAY_SECONDS - time.time() % keys.DAY_SECONDS,
+            )
+        case _:
+            return QueueFull(
+                f"as much waits for {checkpoint!r} as may wait at once",
+                retry_after=_some(float(about)),
+            )
+
+
+def _some(seconds: float) -> float:
+    return max(SHORTEST_SECONDS, seconds)

@@ -1,0 +1,75 @@
+"""How fast this worker is: as it measured when it warmed up, corrected by every step since."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from server import forecast
+from server.forecast import Speed
+from server.stages import Stage
+from server.workers.engine import Step
+
+SMOOTHING = 0.05
+"""Weight of the newest step; about twenty of them make the correction."""
+LEAST, MOST = 0.1, 10.0
+
+
+class Meter:
+    """One thread tells it of steps; any may ask. None as speed: nothing was measured, and every
+    answer is 0.
+
+    Args:
+        too_large: pixels of a picture that did not fit lately, even alone.
+    """
+
+    def __init__(
+        self,
+        speed: Speed | None,
+        clock: Callable[[], float] = time.monotonic,
+        too_large: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._measured = speed
+        self._clock = clock
+        self._too_large = too_large
+        self._ended_at: float | None = None
+        self._drift = 1.0
+
+    @property
+    def speed(self) -> Speed | None:
+        """As far as is known now."""
+        if self._measured is None:
+            return None
+        largest = self._measured.largest_pixels
+        if too_large := self._too_large():
+            largest = min(largest or too_large, max(1, too_large - 1))
+        known = {"drift": round(self._drift, 3), "largest_pixels": largest}
+        return self._measured.model_copy(update=known)
+
+    def stepped(self, step: Step) -> None:
+        """A step has ended just now. What was between it and the one before counts as its own."""
+        now, before = self._clock(), self._ended_at
+        self._ended_at = now
+        if self._measured is None or not step.rows:
+            return
+        seconds = step.seconds if before is None else now - before - step.decode_seconds
+        rows = self._measured.native_rows(step.rows, step.pixels)
+        ratio = max(step.seconds, seconds) / max(self._measured.step_seconds(rows), 1e-9)
+        self._drift += SMOOTHING * (min(MOST, max(LEAST, ratio)) - self._drift)
+
+    def rest(self) -> None:
+        """There is nothing to step: what comes before the next step is no part of it."""
+        self._ended_at = None
+
+    def work(self, stage: Stage) -> float:
+        """Seconds that a stage takes of this device when it is busy."""
+        return 0.0 if self._measured is None else forecast.work(stage, self._measured)
+
+    def seconds(self, work: float) -> float:
+        """What work that was predicted by the measure takes as things are now."""
+        return work * self._drift
+
+    def duration(self, stage: Stage) -> float:
+        """Seconds that a stage takes here if nothing is drawn beside it."""
+        speed = self.speed
+        return 0.0 if speed is None else forecast.duration(stage, speed)
