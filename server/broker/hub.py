@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -68,16 +69,21 @@ class Hub:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(keys.CHANGES)
-                    self._wake_all()
                     async for message in pubsub.listen():
-                        self._wake(message["data"].decode(errors="replace").partition(" ")[0])
+                        self._hear(message)
             except (RedisError, OSError) as error:
                 log.warning("the subscription was lost, subscribing again: %s", error)
             except Exception:  # without this task everyone who waits would be left to LOOK_SECONDS
                 log.exception("an unexpected error, subscribing again")
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscribe":  # only now nothing is missed any more
+            self._wake_all()
+        else:
+            self._wake(message["data"].decode(errors="replace").partition(" ")[0])
 
     def _wake(self, id: str) -> None:
         for event in self._waiters.get(id, ()):
