@@ -309,16 +309,23 @@ def test_a_broker_closes_however_soon(server: RedisServer) -> None:
     asyncio.run(act())
 
 
+async def listening(redis: Redis, changed: asyncio.Event) -> None:
+    """Until the hub has heard of a change. It may have subscribed before anybody watched."""
+    while not redis.publish(keys.CHANGES, "gen_1 state"):
+        await asyncio.sleep(0.01)
+    await asyncio.wait_for(changed.wait(), 30)
+    changed.clear()
+
+
 def test_an_odd_message_wakes_nobody_and_ends_nothing(
     run: Callable[..., Any], redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def act(broker: Broker) -> None:
         with broker.hub.watch("gen_1") as changed:
-            await asyncio.wait_for(changed.wait(), 5)  # subscribed
-            changed.clear()
+            await listening(redis, changed)
             redis.publish(keys.CHANGES, b"\xff\xfe gen_1")
             redis.publish(keys.CHANGES, "gen_1 done")
-            await asyncio.wait_for(changed.wait(), 5)
+            await asyncio.wait_for(changed.wait(), 30)
 
     run(act)
     assert caplog.text == ""
@@ -347,15 +354,14 @@ def test_an_unexpected_error_is_logged_and_the_subscription_made_again(
 
     async def act(broker: Broker) -> None:
         with broker.hub.watch("gen_1") as changed:
-            await asyncio.wait_for(changed.wait(), 5)
-            changed.clear()
+            await listening(redis, changed)
             with monkeypatch.context() as patched:
                 patched.setattr(Hub, "_wake", fail)
                 redis.publish(keys.CHANGES, "gen_1 done")
-                await asyncio.wait_for(changed.wait(), 5)  # subscribed again
+                await asyncio.wait_for(changed.wait(), 30)  # subscribed again
             changed.clear()
             redis.publish(keys.CHANGES, "gen_1 done")
-            await asyncio.wait_for(changed.wait(), 5)
+            await asyncio.wait_for(changed.wait(), 30)
 
     with caplog.at_level(logging.ERROR):
         run(act)
