@@ -28,26 +28,15 @@ from server.api.recreate import SENT_FOR, asked_again, check_inputs
 from server.api.refusals import NEEDED
 from server.api.retold import Telling
 from server.api.schemas import GenerationRequest
-from server.api.submission import ENDINGS, HEADERS, answered, submitted
+from server.api.submission import HEADERS, REFUSALS, answered, submitted
 from server.broker import Replay
 from server.errors import (
-    BadRequest,
-    BodyTooLarge,
     BrokerUnavailable,
-    DeadlineUnmeetable,
     FieldError,
     Gone,
-    IdempotencyConflict,
     InvalidRequest,
     InvalidSpec,
-    NotAcceptable,
     NotFound,
-    NoWorker,
-    QueueFull,
-    QuotaExceeded,
-    StorageFull,
-    UnknownCheckpoint,
-    UnsupportedMediaType,
 )
 from server.recipe import Looks, Manifest
 from server.spec import Warn
@@ -104,22 +93,7 @@ _BODY: dict[str, Any] = {
             202: openapi.answer("It is queued or being drawn.", QUEUED_EXAMPLE)
             | {"model": GenerationRecord},
         },
-        BadRequest,
-        NotAcceptable,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidRequest,
-        InvalidSpec,
-        UnknownCheckpoint,
-        IdempotencyConflict,
-        QueueFull,
-        QuotaExceeded,
-        DeadlineUnmeetable,
-        StorageFull,
-        NoWorker,
-        BrokerUnavailable,
-        Gone,
-        *ENDINGS,
+        *REFUSALS,
     ),
     openapi_extra={"requestBody": _BODY, "parameters": HEADERS},
 )

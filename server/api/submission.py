@@ -49,6 +49,25 @@ from server.errors import (
 from server.spec import GenerationState, OutputFormat, Warn
 
 ENDINGS = (GenerationFailed, OutOfMemory, NotFinite, Quarantined, Canceled, DeadlineExceeded)
+REFUSALS = (
+    BadRequest,
+    NotAcceptable,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    InvalidSpec,
+    UnknownCheckpoint,
+    IdempotencyConflict,
+    QueueFull,
+    QuotaExceeded,
+    DeadlineUnmeetable,
+    StorageFull,
+    NoWorker,
+    BrokerUnavailable,
+    Gone,
+    *ENDINGS,
+)
+"""What a request to draw can be answered with, natively."""
 
 
 class DirectRoute(APIRoute):
@@ -97,22 +116,7 @@ _SUBMITTED: dict[int, dict[str, Any]] = {
     response_model=GenerationRecord,
     responses=openapi.responses(
         _SUBMITTED,
-        BadRequest,
-        NotAcceptable,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidRequest,
-        InvalidSpec,
-        UnknownCheckpoint,
-        IdempotencyConflict,
-        QueueFull,
-        QuotaExceeded,
-        DeadlineUnmeetable,
-        StorageFull,
-        NoWorker,
-        BrokerUnavailable,
-        Gone,
-        *ENDINGS,
+        *REFUSALS,
     ),
     openapi_extra=_SUBMIT | {"parameters": HEADERS},
 )
