@@ -91,7 +91,7 @@ def create_key(
 
       darkroom keys create shop --checkpoint sdxl-base --concurrent 4 --expires 90d
       darkroom keys create dashboards --scope read
-      DARKROOM_KEY=$(darkroom keys create me) darkroom generate "a red circle"
+      DARKROOM_KEY=dr_… darkroom generate "a red circle"
     """
     settings = settings_of(redis=redis, data_dir=data_dir, catalog=catalog)
     terms = {
