@@ -32,7 +32,8 @@ from server.catalog import load_catalog
 from server.config import Settings
 from server.embedded import EmbeddedRedis
 
-BODY = json.dumps({"prompt": "a red circle on a blue background", "seed": 7, "width": 128})
+ASKED = {"prompt": "a red circle on a blue background", "seed": 7, "width": 128}
+BODY = json.dumps(ASKED | {"deadline_seconds": 604_800})
 HEADERS = {"Content-Type": "application/json"}
 WARM_UP = 500
 CONNECTIONS = 16
@@ -59,7 +60,8 @@ def figure() -> Figure:
 def _measured(folder: Path, url: str, requests: int) -> float:
     redis.Redis.from_url(url).set(keys.served("demo"), "nobody")
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    settings = {"redis": url, "data_dir": folder, "port": 0, "max_queued": 10**7}
+    settings = {"redis": url, "data_dir": folder, "port": 0}
+    settings |= {"max_queued": 10**7, "max_queued_seconds": 1e9}
     gateway = multiprocessing.get_context("spawn").Process(target=_gateway, args=(theirs, settings))
     gateway.start()
     try:

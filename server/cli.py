@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
-from server import __version__, drawing, keyring, queueing, replaying
-from server.catalog import Catalog, load_catalog
+from server import __version__, cardfile, drawing, keyring, queueing, replaying
+from server.catalog import load_catalog
 from server.child import HOPELESS
 from server.config import Settings
 from server.errors import CheckpointError, DarkroomError
@@ -36,9 +33,6 @@ from server.options import (
     settings_of,
 )
 
-UNBOUNDED = 10_000
-"""Characters of a line that a program reads: each card is on one."""
-
 app = typer.Typer(
     name="darkroom",
     help="A self-hosted REST inference server for Stable Diffusion.",
@@ -49,8 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-checkpoints = typer.Typer(no_args_is_help=True, help="What can be drawn with.")
-app.add_typer(checkpoints, name="checkpoints")
+app.add_typer(cardfile.checkpoints, name="checkpoints")
 app.add_typer(keyring.keys, name="keys")
 
 
@@ -89,7 +82,7 @@ def serve(
       darkroom serve --redis redis://10.0.0.5:6379/0 --catalog my-cards.toml
     """
     from server.api.openai.names import aliases_of
-    from server.supervisor import Supervisor
+    from server.supervisor import Supervisor, refuse_open_house
     from server.terminal import JsonLines, Terminal
 
     settings = settings_of(
@@ -112,6 +105,7 @@ def serve(
     aliases_of(settings.aliases, cards)
     default = settings.default_checkpoint or served[0]
     settings = settings.model_copy(update={"default_checkpoint": cards[default].name})
+    refuse_open_house(settings)
     console = JsonLines() if settings.log_format == "json" else Terminal()
     Supervisor(settings, _listener(settings, fd), console).run()
 
@@ -128,11 +122,14 @@ def gateway(
     log_format: LogFormat = None,
     fd: Fd = None,
 ) -> None:
-    """Run the HTTP part alone. Needs no GPU and no torch; several may share one Redis.
+    """Run the HTTP part alone.
 
-    [bold]Example[/]
+    It needs no GPU and no torch; several may share one Redis.
+
+    [bold]Examples[/]
 
       darkroom gateway --redis redis://10.0.0.5:6379/0 --port 8000
+      DARKROOM_REDIS=redis://gateway:PASSWORD@10.0.0.5:6379/0 darkroom gateway
     """
     settings = settings_of(
         redis=redis,
@@ -183,6 +180,9 @@ def run_one_worker(
     )
     _need_redis(settings)
     card = load_catalog(settings.catalog)[checkpoint]
+    from server.broker.entrance import expect_worker
+
+    expect_worker(settings.redis, card.name)
     logging.getLogger("darkroom.worker").info("importing torch and diffusers")
     from server.workers.main import run_worker
 
@@ -195,70 +195,10 @@ app.command()(replaying.replay)
 app.command()(queueing.queue)
 
 
-@checkpoints.command("list")
-def list_checkpoints(catalog: CatalogFile = None) -> None:
-    """One line per checkpoint card."""
-    cards = _catalog(catalog)
-    name = Column("name", no_wrap=True, min_width=max(map(len, cards)))
-    tasks, source = Column("tasks", overflow="fold"), Column("source", overflow="fold")
-    table = Table(name, "family", "size", "predicts", tasks, source, box=None)
-    for card in cards.values():
-        size, predicts = str(card.native_size), card.prediction_type
-        table.add_row(card.name, card.family, size, predicts, " ".join(card.tasks), card.source)
-    console = Console()
-    if not console.is_terminal:
-        console.width = UNBOUNDED
-    console.print(table)
-
-
-@checkpoints.command("show")
-def show_checkpoint(
-    name: Annotated[str, typer.Argument(help="As `darkroom checkpoints list` says it.")],
-    catalog: CatalogFile = None,
-) -> None:
-    """Everything a card says: what it draws by default, and what it refuses."""
-    card = _catalog(catalog)[name].model_dump(mode="json")
-    table = Table(box=None, show_header=False)
-    for field, value in _flat(card):
-        table.add_row(f"[bold]{field}[/]", value)
-    Console().print(table)
-
-
-@checkpoints.command("verify")
-def verify_checkpoint(
-    name: Annotated[str, typer.Argument(help="As `darkroom checkpoints list` says it.")],
-    device: Device = None,
-    catalog: CatalogFile = None,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 4,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="PNG file to keep the picture in.")
-    ] = None,
-) -> None:
-    """Load one as a worker would, draw one picture at its native size, and say what it took.
-
-    [bold]Examples[/]
-
-      darkroom checkpoints verify demo
-      darkroom checkpoints verify sdxl-base --device cuda:0 --catalog my-cards.toml
-    """
-    settings = settings_of(device=device, catalog=catalog)
-    card = load_catalog(settings.catalog)[name]
-    from server.workers.png import encode_png
-    from server.workers.verify import verify
-
-    found = verify(settings, card, steps)
-    if output is not None:
-        output.write_bytes(encode_png(found.picture, {}))
-    table = Table(box=None, show_header=False)
-    for fact, value in found.facts():
-        table.add_row(f"[bold]{fact}[/]", value)
-    Console().print(table)
-
-
 def main() -> None:
     """Entry point: every expected error becomes one line and an exit code."""
     try:
-        app()
+        app(prog_name="darkroom")
     except DarkroomError as error:
         if logging.getLogger("darkroom").isEnabledFor(logging.DEBUG):
             raise
@@ -283,16 +223,3 @@ def _listener(settings: Settings, fd: int | None) -> socket.socket:
         return socket.socket(fileno=fd)
     except OSError as error:
         raise typer.BadParameter(f"--fd {fd}: {error.strerror}") from error
-
-
-def _catalog(own: Path | None) -> Catalog:
-    return load_catalog(settings_of(catalog=own).catalog)
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            text = ", ".join(value) if isinstance(value, list) else str(value)
-            yield f"{prefix}{name}", text

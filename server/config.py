@@ -35,7 +35,8 @@ class Settings(BaseSettings):
     )
     workers: str = Field(
         "demo",
-        description="What `serve` starts workers for: CHECKPOINT[@DEVICE], separated by spaces.",
+        description="What `serve` starts workers for: CHECKPOINT[@DEVICE], separated by spaces. "
+        "/readyz names those that are missing.",
     )
     default_checkpoint: str = Field(
         "",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from server.options import Inline, Key, Open, Output, Server, settings_of
+from server.options import Inline, Key, Open, Output, Server, by_default, settings_of
 from server.spec import Task
 
 GUIDANCE_SCALES = "1.5,2,3,4,5,6,7,8"
@@ -19,10 +19,13 @@ Checkpoint = Annotated[
     str | None, typer.Option(help="What to draw with; the first of the catalog by default.")
 ]
 Negative = Annotated[str | None, typer.Option("--negative-prompt", help="What not to draw.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="The same seed draws the same picture.")]
+Seed = Annotated[
+    int | None, typer.Option(metavar="NUMBER", min=0, help="The same seed draws the same picture.")
+]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels, e.g. 512x768.")]
 Guidance = Annotated[
-    float | None, typer.Option(min=0, help="How closely to follow the prompt; 1 is off.")
+    float | None,
+    typer.Option(metavar="NUMBER", min=0, help="How closely to follow the prompt; 1 is off."),
 ]
 SamplerName = Annotated[str | None, typer.Option(help="E.g. euler, dpmpp_2m, ddim.")]
 
@@ -41,8 +44,10 @@ def generate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-to-image, image-to-image, inpainting, depth-to-image or upscale.",
-            show_default="what the pictures are for",
+            help=by_default(
+                "text-to-image, image-to-image, inpainting, depth-to-image or upscale.",
+                "what the pictures are for",
+            ),
         ),
     ] = None,
     image: Annotated[Path | None, _picture("--image", "The picture to start from.")] = None,
@@ -51,24 +56,33 @@ def generate(
         Path | None, _picture("--depth-map", "White is near; estimated if left out.")
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How much of the picture is drawn again.")
+        float | None,
+        typer.Option(
+            metavar="NUMBER", min=0, max=1, help="How much of the picture is drawn again."
+        ),
     ] = None,
     noise_level: Annotated[
-        int | None, typer.Option(min=0, help="Noise that a picture is given to be upscaled.")
+        int | None,
+        typer.Option(metavar="NUMBER", min=0, help="Noise that a picture is given to be upscaled."),
     ] = None,
     padding_mask_crop: Annotated[
         int | None,
-        typer.Option(min=0, help="Draw the mask and so many pixels around it, at full size."),
+        typer.Option(
+            metavar="NUMBER",
+            min=0,
+            help="Draw the mask and so many pixels around it, at full size.",
+        ),
     ] = None,
     keep_outside: Annotated[
         bool | None,
         typer.Option(
             "--keep-outside/--no-keep-outside",
-            help="Give what is outside the mask back exactly as it was.",
-            show_default="keep",
+            help=by_default("Give what is outside the mask back exactly as it was.", "keep"),
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Denoising steps.")
+    ] = None,
     guidance: Guidance = None,
     seed: Seed = None,
     sampler: SamplerName = None,
@@ -76,12 +90,15 @@ def generate(
         str | None, typer.Option(help="default, karras, exponential or beta.")
     ] = None,
     clip_skip: Annotated[
-        int | None, typer.Option(min=0, help="Layers of the text encoder to leave out.")
+        int | None,
+        typer.Option(metavar="NUMBER", min=0, help="Layers of the text encoder to leave out."),
     ] = None,
     size: Size = None,
     num_images: Annotated[
         int | None,
-        typer.Option("-n", "--num-images", min=1, help="How many; image i uses seed + i."),
+        typer.Option(
+            "-n", "--num-images", metavar="NUMBER", min=1, help="How many; image i uses seed + i."
+        ),
     ] = None,
     prompt_syntax: Annotated[
         str | None, typer.Option(help="plain, or a1111 for (attention:1.2).")
@@ -92,13 +109,15 @@ def generate(
     ] = None,
     vae: Annotated[str | None, typer.Option(help="Another autoencoder.")] = None,
     hires: Annotated[
-        float | None, typer.Option(min=1, help="Draw again, so many times as large.")
+        float | None,
+        typer.Option(metavar="NUMBER", min=1, help="Draw again, so many times as large."),
     ] = None,
     refiner: Annotated[
         str | None, typer.Option(metavar="CHECKPOINT", help="Who finishes the picture.")
     ] = None,
     switch_at: Annotated[
-        float | None, typer.Option(min=0, max=1, help="When the refiner takes over; 0.8.")
+        float | None,
+        typer.Option(metavar="NUMBER", min=0, max=1, help="When the refiner takes over; 0.8."),
     ] = None,
     upscaler: Annotated[
         str | None, typer.Option(metavar="CHECKPOINT", help="Who draws it four times as large.")
@@ -166,14 +185,16 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="FIELD=VALUE,VALUE,…",
-            help="guidance_scale, num_inference_steps, sampler or seed, and its values. Twice for "
-            "a grid of both: rows, then columns.",
-            show_default=f"guidance_scale={GUIDANCE_SCALES}",
+            help=by_default(
+                "guidance_scale, num_inference_steps, sampler or seed, and its values. Twice for "
+                "a grid of both: rows, then columns.",
+                f"guidance_scale={GUIDANCE_SCALES}",
+            ),
         ),
     ] = None,
     negative_prompt: Negative = None,
     checkpoint: Checkpoint = None,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Denoising steps.")] = 50,
     guidance: Guidance = None,
     seed: Seed = 0,
     sampler: Annotated[str, typer.Option(help="E.g. euler, dpmpp_2m, ddim.")] = "ddim",

@@ -31,6 +31,9 @@ STOP_SECONDS = 10.0
 OLDEST = (6, 2)
 PLACE = "url"
 """File that says where the one that was started last is reached."""
+KEPT = ("appendonlydir/*", "appendonly.aof", "dump.rdb")
+"""Where Redis keeps its data, whatever its version."""
+CHUNK_BYTES = 2**20
 
 # Runs in a fresh interpreter and then becomes the command, so nothing of ours runs after a fork.
 _TIE = """
@@ -110,6 +113,28 @@ def reached(data_dir: Path) -> Iterator[str]:
         yield own.url
     finally:
         own.stop()
+
+
+def may_hold(data_dir: Path, key: str) -> bool:
+    """Whether there may be such a key in the Redis of a data directory, without starting it: by its
+    name, which its files hold as it is (Redis compresses only what is longer than 20 bytes). It may
+    have been deleted since."""
+    folder, name = data_dir.resolve() / "redis", key.encode()
+    return any(_mentions(file, name) for kind in KEPT for file in folder.glob(kind))
+
+
+def _mentions(file: Path, name: bytes) -> bool:
+    """True where it cannot be read: nobody knows."""
+    seam = b""
+    try:
+        with file.open("rb") as content:
+            while chunk := content.read(CHUNK_BYTES):
+                if name in seam + chunk:
+                    return True
+                seam = chunk[-len(name) :]
+    except OSError:
+        return True
+    return False
 
 
 def _running(data_dir: Path) -> str | None:

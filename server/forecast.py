@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -68,44 +69,78 @@ class Speed(Frozen):
         return self.step_seconds(self.full_rows) / self.full_rows
 
 
+def native_rows(stage: Stage, speed: Speed) -> float:
+    """Of a step of all its images."""
+    spec = stage.spec
+    rows = spec.num_images * (2 if spec.guided else 1)
+    return speed.native_rows(rows, spec.width * spec.height)
+
+
 def work(stage: Stage, speed: Speed) -> float:
     """Seconds that a stage takes from a busy device."""
-    spec = stage.spec
-    rows = speed.native_rows(2 if spec.guided else 1, spec.width * spec.height)
-    decoding = spec.num_images * _decode_seconds(stage, speed)
-    return stage.expected_steps * rows * speed.row_seconds + decoding
+    images = stage.spec.num_images
+    steps = stage.expected_steps / images
+    drawing = steps * native_rows(stage, speed) * speed.row_seconds
+    return drawing + images * _decode_seconds(stage, speed)
 
 
 def duration(stage: Stage, speed: Speed, company: float = 0.0) -> float:
     """Seconds from its first step to its pictures, where `company` native rows are drawn beside
     it. Its own pictures share calls as far as that gains anything."""
     spec = stage.spec
-    rows = speed.native_rows(2 if spec.guided else 1, spec.width * spec.height)
-    steps = stage.expected_steps / spec.num_images
-    shared = min(max(rows, speed.full_rows), spec.num_images * rows + company)
-    rounds = math.ceil(spec.num_images * rows / shared)
+    rows, steps = native_rows(stage, speed), stage.expected_steps / spec.num_images
+    row = rows / spec.num_images
+    shared = min(max(row, speed.full_rows), rows + company)
+    rounds = math.ceil(rows / shared)
     # While it is here, each picture beside it is decoded once too.
-    decoding = rounds * shared / rows * _decode_seconds(stage, speed)
+    decoding = rounds * shared / row * _decode_seconds(stage, speed)
     return rounds * steps * speed.step_seconds(shared) + decoding
 
 
-def slack(stage: Stage, speed: Speed) -> float:
-    """Seconds of work that a busy worker may still have ahead of a stage when it takes it in: it
-    draws several side by side, which on average are half done."""
-    shared = duration(stage, speed, company=speed.full_rows)
-    return max(0.0, shared - work(stage, speed)) / 2
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker has in hand."""
+
+    rows: float = 0.0
+    """Native rows of what it holds."""
+    held_seconds: float = 0.0
+    """Of a busy worker, for all of it,"""
+    work_seconds: float = 0.0
+    """and for what is left of it."""
 
 
-def wait(seconds_ahead: float, workers: int, slack: float) -> float:
-    """Seconds until a stage begins, behind so many seconds of work in the queue and in the hands
-    of its workers."""
-    return max(0.0, seconds_ahead / workers - slack)
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a stage asks of the workers of its checkpoint."""
+
+    work: float = UNKNOWN_SECONDS
+    """Seconds of a busy worker."""
+    rows: float = 2.0
+    """Native rows of all its images."""
+    alone: float = 0.0
+    """Seconds that it takes by itself,"""
+    shared: float = 0.0
+    """and in a full worker,"""
+    company: float = 0.0
+    """which draws so many native rows beside it."""
 
 
-def together(works: Sequence[float]) -> float:
-    """The work of one stage where workers differ: what it takes from them on average, so that so
-    many of them get as much done as they do."""
-    return len(works) / sum(1 / max(each, 1e-9) for each in works)
+def demand(stage: Stage, speeds: Sequence[Speed], capacity: int) -> Demand:
+    """Of workers that hold so many images at once. Where they differ, its work is what it takes
+    from them on average, so that so many of them get as much done as they do."""
+    if not speeds:
+        return Demand()
+    first = speeds[0]
+    rows = native_rows(stage, first)
+    # Whoever is drawn beside others takes turns with them where the calls are full.
+    company = max(0.0, min(first.full_rows, capacity * rows / stage.spec.num_images) - rows)
+    return Demand(
+        work=len(speeds) / sum(1 / max(work(stage, speed), 1e-9) for speed in speeds),
+        rows=rows,
+        alone=duration(stage, first),
+        shared=duration(stage, first, company),
+        company=company,
+    )
 
 
 def largest_size(width: int, height: int, pixels: int, multiple: int) -> tuple[int, int]:

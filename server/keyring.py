@@ -1,5 +1,6 @@
 """The commands `darkroom keys`: making, listing and revoking API keys. They write to Redis, where
-every gateway looks at each request; no server needs to run."""
+every gateway looks at each request; no server needs to run. The Redis user of gateways and workers
+may not write there: an operator has one of their own."""
 
 from __future__ import annotations
 
@@ -7,14 +8,13 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from server.errors import DarkroomError
-from server.options import CatalogFile, DataDir, RedisUrl, settings_of
+from server.options import CatalogFile, DataDir, RedisUrl, by_default, settings_of
 
 if TYPE_CHECKING:
     import redis
@@ -33,6 +33,24 @@ LONGEST_NAME = 100
 keys = typer.Typer(no_args_is_help=True, help="Who may use this Darkroom: API keys.")
 
 
+def _between(least: float, most: float) -> Callable[[float], float]:
+    """What click's own ranges do, without their signs in the help."""
+
+    def check(value: float) -> float:
+        if not least <= value <= most:
+            raise typer.BadParameter(f"must be {least} to {most}")
+        return value
+
+    return check
+
+
+def _limit(unit: str, help: str) -> Any:
+    """An option that bounds something; 0 is no limit."""
+    check = _between(0, MOST)
+    help = by_default(help, "no limit")
+    return typer.Option(metavar=unit, help=help, callback=check, show_default=False)
+
+
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.")],
@@ -40,41 +58,34 @@ def create_key(
         list[str] | None,
         typer.Option(
             metavar="SCOPE",
-            help="read, generate (and read) or admin (and all else). Repeat it for more.",
-            show_default="generate",
+            help=by_default(
+                "read, generate (and read) or admin (and all else). Repeat it for more.", "generate"
+            ),
         ),
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(help="May draw with this one; repeat it.", show_default="all"),
+        typer.Option(
+            metavar="CHECKPOINT",
+            help=by_default("May draw with this one; repeat it for more.", "all"),
+        ),
     ] = None,
     expires: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="30d, 12h, 90m or 4w from now.", show_default="never"),
+        typer.Option(metavar="TIME", help=by_default("30d, 12h, 90m or 4w from now.", "never")),
     ] = None,
     weight: Annotated[
-        float, typer.Option(min=0.01, max=100, help="Share of turns, beside those of other keys.")
+        float,
+        typer.Option(
+            metavar="NUMBER",
+            help="Share of turns, beside those of other keys: 0.01 to 100.",
+            callback=_between(0.01, 100),
+        ),
     ] = 1.0,
-    rate: Annotated[
-        int,
-        typer.Option(min=0, max=MOST, help="Requests a minute at most.", show_default="no limit"),
-    ] = 0,
-    concurrent: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MOST, help="Generations queued or running at once.", show_default="no limit"
-        ),
-    ] = 0,
-    queued_seconds: Annotated[
-        float,
-        typer.Option(min=0, max=MOST, help="Predicted seconds that wait.", show_default="no limit"),
-    ] = 0.0,
-    daily_seconds: Annotated[
-        float,
-        typer.Option(
-            min=0, max=MOST, help="Predicted device seconds a day.", show_default="no limit"
-        ),
-    ] = 0.0,
+    rate: Annotated[int, _limit("COUNT", "Requests a minute at most.")] = 0,
+    concurrent: Annotated[int, _limit("COUNT", "Generations queued or running at once.")] = 0,
+    queued_seconds: Annotated[float, _limit("SECONDS", "Predicted work that waits.")] = 0.0,
+    daily_seconds: Annotated[float, _limit("SECONDS", "Predicted work of a device a day.")] = 0.0,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print the key and nothing else.")
     ] = False,
@@ -112,47 +123,75 @@ def create_key(
         if locked:
             time.sleep(LOCKING_SECONDS)
     typer.echo(key)
-    if quiet or not sys.stdout.isatty():
-        return
-    typer.echo(f"\n{account.name}, {account.id}: {', '.join(account.scopes)}", err=True)
-    typer.echo("Keep it now: it is not shown again.", err=True)
+    if not quiet:
+        _tell(account, locked)
+
+
+def _tell(account: Account, locked: bool) -> None:
+    """What else is to be known of a key that was just made; to whoever is there."""
+    if sys.stdout.isatty():
+        typer.echo(f"\n{account.name}, {account.id}: {', '.join(account.scopes)}", err=True)
+        typer.echo("Keep it now: it is not shown again.", err=True)
     if locked:
         typer.echo("It is the first one: from now on every door wants a key.", err=True)
 
 
 @keys.command("list")
-def list_keys(redis: RedisUrl = None, data_dir: DataDir = None) -> None:
-    """Every key that was ever made, oldest first: what it may do, and whether it still may."""
-    from rich.console import Console
-    from rich.table import Column, Table
+def list_keys(
+    json: Annotated[
+        bool, typer.Option("--json", help="As GET /v1/usage/accounts says it, for programs.")
+    ] = False,
+    redis: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Every key that was ever made, oldest first: what it may do, whether it still may, what it has
+    in hand and has used today, and when it was last used.
 
-    from server.broker import accounts
+    TODAY is predicted seconds of work that was begun today, by UTC. LAST USED is up to half a
+    minute behind.
+    """
+    from rich.console import Console
+
+    from server.broker.usage import read_tallies
+    from server.keytable import table_of
 
     with _kept(settings_of(redis=redis, data_dir=data_dir)) as client:
-        found = accounts.every(client)
-    names = ("name", "state", "scopes", "checkpoints", "limits", "made")
-    table = Table(Column("id", no_wrap=True), *names, box=None)
-    for account in found:
-        table.add_row(*_row(account))
+        found = read_tallies(client)
+    if json:
+        from server.api.usage import usage_list
+
+        typer.echo(usage_list(found).model_dump_json(indent=2))
+        return
     console = Console()
     if not console.is_terminal:
         console.width = 10_000
     nobody = "There are no keys: whoever reaches this Darkroom may use it."
-    console.print(table if found else nobody)
+    console.print(table_of(found) if found else nobody)
 
 
 @keys.command("revoke")
 def revoke_key(
     id: Annotated[str, typer.Argument(metavar="ID", help="As `darkroom keys list` says it.")],
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel what it has queued or running, too.")
+    ] = False,
     redis: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Let a key open nothing any more, from its next request on. What it made is kept."""
+    """Let a key open nothing any more, from its next request on. What it made is kept, and what it
+    has queued is drawn, unless you say --cancel."""
     from server.broker import accounts
+    from server.broker.control import cancel_all
+    from server.keytable import day
 
-    with _kept(settings_of(redis=redis, data_dir=data_dir)) as client:
-        account = accounts.revoke(client, id.removeprefix("dr_").partition("_")[0])
-    typer.echo(f"{account.name}, {account.id}: revoked")
+    settings = settings_of(redis=redis, data_dir=data_dir)
+    with _kept(settings) as client:
+        account, now = accounts.revoke(client, id.removeprefix("dr_").partition("_")[0])
+        said = "revoked" if now else f"already revoked since {day(account.revoked_at)}"
+        typer.echo(f"{account.name}, {account.id}: {said}")
+        if cancel:
+            ended, asked = cancel_all(client, account.id, retention=settings.retention_seconds)
+            typer.echo(f"canceled {ended} that waited; asked {asked} that run to stop")
 
 
 @contextlib.contextmanager
@@ -161,53 +200,17 @@ def _kept(settings: Settings) -> Iterator[redis.Redis]:
     run."""
     import redis
 
+    from server.broker.entrance import client_of, refusal
     from server.embedded import reached
 
     with contextlib.ExitStack() as stack:
         url = settings.redis or stack.enter_context(reached(settings.data_dir))
-        client = stack.enter_context(
-            contextlib.closing(redis.Redis.from_url(url, socket_timeout=10.0))
-        )
+        client = stack.enter_context(contextlib.closing(client_of(url, timeout=10.0)))
         try:
             yield client
         except redis.RedisError as error:
-            raise DarkroomError(f"Redis does not answer, or refuses: {error}") from error
-
-
-def _row(account: Account) -> tuple[str, ...]:
-    from rich.markup import escape
-
-    limits = {
-        "requests/min": account.requests_per_minute,
-        "at once": account.max_concurrent,
-        "s queued": account.max_queued_seconds,
-        "s a day": account.daily_seconds,
-    }
-    said = [f"{value:g} {unit}" for unit, value in limits.items() if value]
-    if account.weight != 1:
-        said.append(f"weight {account.weight:g}")
-    return (
-        account.id,
-        escape(account.name),
-        _state(account),
-        " ".join(account.scopes),
-        " ".join(account.checkpoints) or "all",
-        ", ".join(said) or "none",
-        _day(account.created_at),
-    )
-
-
-def _state(account: Account) -> str:
-    if account.revoked_at is not None:
-        return f"revoked {_day(account.revoked_at)}"
-    if account.expires_at is None:
-        return "good"
-    expired = account.expires_at <= time.time()
-    return f"{'expired' if expired else 'good until'} {_day(account.expires_at)}"
-
-
-def _day(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+            said = refusal(error, url) or f"Redis does not answer, or refuses: {error}"
+            raise DarkroomError(said) from error
 
 
 def _seconds(text: str) -> int:

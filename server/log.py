@@ -28,7 +28,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, logger, message, and the generation id where there is one."""
+    """Time, level, logger, message, and the ids of generation and account where there are any."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
@@ -37,8 +37,8 @@ class ConsoleFormatter(logging.Formatter):
         """Control characters are escaped, so nobody's input can forge a line."""
         line = super().format(record)
         head, *rest = line.split("\n") if record.exc_info else [line]
-        generation = getattr(record, "generation", None)
-        head = f"{head} [{generation}]" if generation else head
+        for id in (getattr(record, name, None) for name in ("generation", "account")):
+            head = f"{head} [{id}]" if id else head
         return "\n".join(["".join(c if c.isprintable() else repr(c)[1:-1] for c in head), *rest])
 
 

@@ -13,12 +13,20 @@ from server import log
 from server.config import Settings
 
 
+def by_default(help: str, default: str) -> str:
+    """The help of an option whose default is None, and what that comes to. Typer's own way puts it
+    in brackets within brackets."""
+    return f"{help} [dim]\\[default: {default}][/]"
+
+
 def _option(name: str, help: str, default: str | None = None, **kwargs: Any) -> Any:
     """An option that is also a setting; None leaves it to the environment, file and default."""
     setting = name.removeprefix("--").replace("-", "_")
     if setting in Settings.model_fields:
         kwargs = {"envvar": f"DARKROOM_{setting.upper()}"} | kwargs
-    return typer.Option(name, help=help, show_default=default or False, **kwargs)
+    if default is not None:
+        help = by_default(help, default)
+    return typer.Option(name, help=help, **kwargs)
 
 
 CatalogFile = Annotated[
@@ -27,7 +35,12 @@ CatalogFile = Annotated[
 ]
 RedisUrl = Annotated[
     str | None,
-    _option("--redis", "Redis 6.2 or newer, e.g. redis://127.0.0.1:6379/0 or unix:///run/r.sock."),
+    _option(
+        "--redis",
+        "Redis 6.2 or newer, e.g. redis://127.0.0.1:6379/0 or unix:///run/r.sock. With a password "
+        "better in DARKROOM_REDIS: what is typed here can be seen by others of this machine.",
+        metavar="URL",
+    ),
 ]
 DataDir = Annotated[
     Path | None, _option("--data-dir", "Folder for images and the embedded Redis.", "data")
@@ -51,9 +64,11 @@ Workers = Annotated[
     list[str] | None,
     typer.Option(
         metavar="CHECKPOINT[@DEVICE]",
-        help="Start a worker, e.g. sd-v1-5@cuda:0. Repeat it for more; a checkpoint that is "
-        "named twice gets two workers. [dim]\\[env var: DARKROOM_WORKERS][/]",
-        show_default="demo",
+        help=by_default(
+            "Start a worker, e.g. sd-v1-5@cuda:0. Repeat it for more; a checkpoint that is named "
+            "twice gets two workers. [dim]\\[env var: DARKROOM_WORKERS][/]",
+            "demo",
+        ),
     ),
 ]
 Output = Annotated[
@@ -90,8 +105,10 @@ Inline = Annotated[
     bool | None,
     typer.Option(
         "--inline/--no-inline",
-        help="Show the picture in the terminal: kitty, Ghostty, Konsole, iTerm2 and WezTerm can.",
-        show_default="where it can",
+        help=by_default(
+            "Show the picture in the terminal: kitty, Ghostty, Konsole, iTerm2 and WezTerm can.",
+            "where it can",
+        ),
     ),
 ]
 

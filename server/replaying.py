@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.errors import DarkroomError
-from server.options import Inline, Key, Open, Server, settings_of
+from server.options import Inline, Key, Open, Server, by_default, settings_of
 
 if TYPE_CHECKING:
     from server.catalog import Catalog
@@ -35,7 +35,7 @@ def replay(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write.", show_default="FILE-again.png"),
+        typer.Option("-o", "--output", help=by_default("File to write.", "FILE-again.png")),
     ] = None,
     server: Server = None,
     key: Key = None,

@@ -75,7 +75,7 @@ class ImageStore(Protocol):
         """How much more can be stored, on the caller's thread; None where there is no telling.
 
         Raises:
-            Unavailable: the store is not there.
+            Unavailable: the store is not there, or may not be written.
         """
 
 
@@ -210,6 +210,8 @@ class FolderImageStore(ObjectImageStore):
                 continue
             except OSError as error:
                 raise Unavailable("the image store is not there", retry_after=2.0) from error
+            if not os.access(place, os.W_OK):
+                raise Unavailable("the image store cannot be written", retry_after=2.0)
             return left.f_bavail * left.f_frsize
         return None
 

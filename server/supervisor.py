@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from server.child import HOPELESS, Child, backoff_seconds, exit_words
 from server.config import Settings
-from server.embedded import EmbeddedRedis
+from server.embedded import EmbeddedRedis, may_hold
 from server.errors import DarkroomError
 from server.listener import is_private, refuse_open_door, url_of
 
@@ -88,10 +88,7 @@ class Supervisor:
             self._redis.start()
             self._console.say(f"redis    started, its data is in {self._redis.folder}")
             self._settings = self._settings.model_copy(update={"redis": self._redis.url})
-        if not is_private(self._settings):
-            from server.broker.accounts import locked_at
-
-            refuse_open_door(self._settings, locked=locked_at(self._settings.redis))
+            refuse_open_house(self._settings)
         fd = self._listener.fileno()
         self._gateway = self._child("gateway", command("gateway", "--fd", str(fd)), pass_fds=[fd])
         workers = self._settings.workers.split()
@@ -200,6 +197,21 @@ class Supervisor:
         self._console.say("stopped; nothing is left running")
 
 
+def refuse_open_house(settings: Settings) -> None:
+    """As `refuse_open_door`, by the Redis that is named, or by what our own has on disk.
+
+    Raises:
+        DarkroomError: anyone could come in, or Redis does not let us in.
+    """
+    from server.broker.accounts import locked_at
+    from server.broker.keys import LOCKED
+
+    if settings.redis:
+        refuse_open_door(settings, locked=locked_at(settings.redis))
+    elif not is_private(settings):
+        refuse_open_door(settings, locked=may_hold(settings.data_dir, LOCKED))
+
+
 def share_of_cores(threads: int, workers: int, cores: int) -> int:
     """CPU threads of each worker. Workers that each take all cores wait for each other's threads,
     and are many times slower together than with a share each; one alone is left to torch (0)."""
@@ -220,14 +232,14 @@ def environment(settings: Settings) -> Mapping[str, str]:
     return {f"DARKROOM_{name.upper()}": str(value) for name, value in (values | secret).items()}
 
 
-def get(url: str, path: str, timeout: float = 1.0) -> bytes | None:
-    """The body of a GET, or None if the answer is not 200 or does not come."""
+def get(url: str, path: str, timeout: float = 1.0, *, also: int = 200) -> bytes | None:
+    """The body of a GET, or None if the answer is not 200 (or `also`) or does not come."""
     where = urlsplit(url)
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=timeout)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return response.read() if response.status == http.HTTPStatus.OK else None
+        return response.read() if response.status in (http.HTTPStatus.OK, also) else None
     except (OSError, http.client.HTTPException):
         return None
     finally:
@@ -235,8 +247,8 @@ def get(url: str, path: str, timeout: float = 1.0) -> bytes | None:
 
 
 def ready_workers(url: str) -> int:
-    """How many workers are ready, of whatever checkpoint."""
-    body = get(url, "/readyz")
+    """How many workers are ready, of whatever checkpoint; also where something else is missing."""
+    body = get(url, "/readyz", also=http.HTTPStatus.SERVICE_UNAVAILABLE)
     if body is None:
         return 0
     return sum(serving["ready_workers"] for serving in json.loads(body)["checkpoints"].values())

@@ -65,7 +65,7 @@ async def accept(
     spec, warnings = await asyncio.to_thread(resolved) if _is_long(asked) else resolved()
     await check_names(spec, gate.models)
     try:
-        works, terms = await terms_of(gate, spec, asked.seed)
+        prospect, terms = await terms_of(gate, spec, asked.seed)
         await gate.space.check()
     except (InvalidSpec, StorageFull):
         if earlier := await _earlier(gate, owner, idempotency):
@@ -73,7 +73,8 @@ async def accept(
         raise
     await store(gate.store, uploads, pictures)
     submit = partial(gate.broker.submit, spec, owner=owner, id=id, warnings=(*noted, *warnings))
-    submit = partial(submit, works=works, weight=gate.account.weight, terms=terms)
+    submit = partial(submit, works=prospect.works, demand=prospect.demand)
+    submit = partial(submit, weight=gate.account.weight, terms=terms)
     submitting = submit(idempotency=idempotency, webhook=webhook, replay=replay)
     generation, made = await _submitted(gate, spec, uploads, submitting)
     if made:

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -46,6 +45,7 @@ from server.api.openai import images as openai_images
 from server.api.openai import models as openai_models
 from server.api.openai.names import aliases_of
 from server.api.outlook import Outlook
+from server.api.reference import add_reference
 from server.api.space import Space
 from server.api.streams import Streams
 from server.api.tokenizers import Tokenizers
@@ -88,28 +88,14 @@ ROUTERS = (
 )
 
 
-def create_app(
-    broker: Broker,
-    catalog: Catalog,
-    store: ImageStore,
-    registry: CollectorRegistry,
-    *,
-    max_body_bytes: int,
-    max_wait_seconds: float,
-    max_queued: int,
-    max_queued_seconds: float,
-    abandoned_seconds: float,
-    sweep_seconds: float,
-    min_free_bytes: int,
-    default_checkpoint: str = "",
-    aliases: str = "",
-    models: Path | None = None,
-    messenger: Messenger | None = None,
-    slow_seconds: float = 60.0,
-    max_streams: int = 500,
-    docs: bool = True,
-) -> FastAPI:
-    """All the gateway needs comes in as arguments; its lifespan starts and closes the broker."""
+def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: ImageStore) -> FastAPI:
+    """The application; its lifespan starts and closes the broker."""
+    metrics = GatewayMetrics(CollectorRegistry())
+    store.on_failure(metrics.store_errors_total.inc)
+    messenger = messenger_of(settings)
+    gateway = gateway_of(settings, catalog, broker, store, messenger, metrics)
+    janitor = Janitor(broker, store, metrics, sweep_seconds=settings.sweep_seconds)
+    deliverer = None if messenger is None else Deliverer(broker, messenger, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -121,86 +107,83 @@ def create_app(
         await janitor.stop()
         if deliverer is not None:
             await deliverer.stop()
-        for task in app.state.gateway.tasks:
+        for task in gateway.tasks:
             task.cancel()
         await broker.close()
 
-    metrics = GatewayMetrics(registry)
-    store.on_failure(metrics.store_errors_total.inc)
-    janitor = Janitor(broker, store, metrics, sweep_seconds=sweep_seconds)
-    deliverer = None if messenger is None else Deliverer(broker, messenger, metrics)
     app = openapi.DocumentedApp(
         title="Darkroom",
         version=__version__,
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
         lifespan=lifespan,
-        openapi_url="/openapi.json" if docs else None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.gateway = Gateway(
+    app.state.gateway = gateway
+    keeper = Doorkeeper(broker.accounts, broker.rates)
+    for router in ROUTERS:
+        # Not `include_router`: that looks a route up twice, at each request.
+        app.router.routes.extend(guarded(router.routes, keeper))
+    if settings.docs:
+        add_reference(app)
+    add_handlers(app)
+    app.add_middleware(
+        BodyLimit, max_body_bytes=settings.max_body_bytes, slow_seconds=settings.slow_seconds
+    )
+    app.add_middleware(OwnSite)
+    app.add_middleware(Boundary, metrics=metrics)
+    return app
+
+
+def gateway_of(
+    settings: Settings,
+    catalog: Catalog,
+    broker: Broker,
+    store: ImageStore,
+    messenger: Messenger | None,
+    metrics: GatewayMetrics,
+) -> Gateway:
+    """What the routes work with."""
+    default = catalog[settings.default_checkpoint or next(iter(catalog))].name
+    return Gateway(
         broker=broker,
         catalog=catalog,
         store=store,
         tokenizers=Tokenizers(),
         metrics=metrics,
-        max_body_bytes=max_body_bytes,
-        max_wait_seconds=max_wait_seconds,
-        default_checkpoint=catalog[default_checkpoint or next(iter(catalog))].name,
-        aliases=aliases_of(aliases, catalog),
-        models=models,
+        max_body_bytes=settings.max_body_bytes,
+        max_wait_seconds=settings.max_wait_seconds,
+        default_checkpoint=default,
+        aliases=aliases_of(settings.aliases, catalog),
+        models=settings.models_dir,
         decoders=asyncio.Semaphore(DECODERS),
-        outlook=Outlook(broker, max_queued=max_queued, max_queued_seconds=max_queued_seconds),
-        abandoned_seconds=abandoned_seconds,
+        outlook=Outlook(
+            broker,
+            max_queued=settings.max_queued,
+            max_queued_seconds=settings.max_queued_seconds,
+        ),
+        abandoned_seconds=settings.abandoned_seconds,
         tasks=set(),
-        streams=Streams(max_streams, metrics),
+        streams=Streams(settings.max_streams, metrics),
         messenger=messenger,
-        space=Space(store, metrics, min_free_bytes=min_free_bytes),
+        space=Space(store, metrics, min_free_bytes=settings.min_free_bytes),
+        expected=tuple(dict.fromkeys((default, *expected_of(settings, catalog)))),
     )
-    keeper = Doorkeeper(broker.accounts, broker.rates)
-    for router in ROUTERS:
-        # Not `include_router`: that looks a route up twice, at each request.
-        app.router.routes.extend(guarded(router.routes, keeper))
-    add_handlers(app)
-    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, slow_seconds=slow_seconds)
-    app.add_middleware(OwnSite)
-    app.add_middleware(Boundary, metrics=metrics)
-    return app
 
 
 def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
     """A gateway ready to run where the settings say."""
     store = open_store(settings.storage, settings.data_dir)
     broker = Broker(
-        settings.redis,
-        retention_seconds=settings.retention_seconds,
-        discard=store.delete,
-    )
-    app = create_app(
-        broker,
-        catalog,
-        store,
-        CollectorRegistry(),
-        max_body_bytes=settings.max_body_bytes,
-        max_wait_seconds=settings.max_wait_seconds,
-        slow_seconds=settings.slow_seconds,
-        max_streams=settings.max_streams,
-        max_queued=settings.max_queued,
-        max_queued_seconds=settings.max_queued_seconds,
-        abandoned_seconds=settings.abandoned_seconds,
-        sweep_seconds=settings.sweep_seconds,
-        min_free_bytes=settings.min_free_bytes,
-        default_checkpoint=settings.default_checkpoint,
-        aliases=settings.aliases,
-        models=settings.models_dir,
-        messenger=messenger_of(settings),
-        docs=settings.docs,
+        settings.redis, retention_seconds=settings.retention_seconds, discard=store.delete
     )
     if not is_private(settings):
         broker.accounts.lock()
     config = uvicorn.Config(
-        app,
+        create_app(settings, catalog, broker, store),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -211,6 +194,14 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         server_header=False,
     )
     return ReleasingServer(config, broker)
+
+
+def expected_of(settings: Settings, catalog: Catalog) -> list[str]:
+    """For which checkpoints somebody said that there are workers."""
+    if "workers" not in settings.model_fields_set:
+        return []
+    named = (worker.partition("@")[0] for worker in settings.workers.split())
+    return [name for name in named if name in catalog]
 
 
 def messenger_of(settings: Settings) -> Messenger | None:

@@ -123,7 +123,7 @@ class Guarded:
         async def watched(message: Message) -> None:
             nonlocal look_at
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *more]
+                message["headers"] = _joined(message["headers"], more)
             elif message.get("more_body") and time.monotonic() > look_at:
                 look_at = time.monotonic() + AGAIN_SECONDS
                 if not await self._keeper.still_good(scope):
@@ -202,6 +202,15 @@ def _told(standing: Standing) -> dict[str, str]:
         "RateLimit-Policy": f'"requests";q={standing.limit};w={WINDOW_SECONDS}',
         "RateLimit": f'"requests";r={standing.remaining};t={max(1, round(standing.seconds))}',
     }
+
+
+def _joined(said: Headers, more: Headers) -> list[tuple[bytes, bytes]]:
+    """One line of each name: quotas are said in the same fields, and not every client reads on."""
+    rest = dict(more)
+    told = [
+        (name, value + b", " + rest.pop(name) if name in rest else value) for name, value in said
+    ]
+    return [*told, *rest.items()]
 
 
 def _encoded(headers: dict[str, str]) -> Iterator[tuple[bytes, bytes]]:

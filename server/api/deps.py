@@ -14,7 +14,7 @@ from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
 from server.api.examples import EXAMPLE_ID
-from server.api.outlook import Outlook, admissible
+from server.api.outlook import Outlook, Prospect, admissible
 from server.api.records import GenerationRecord, record_of
 from server.api.space import Space
 from server.api.streams import Streams
@@ -54,6 +54,8 @@ class Gateway:
     messenger: Messenger | None
     """Who calls webhooks; None where there is no secret to sign them with."""
     space: Space
+    expected: tuple[str, ...] = ()
+    """Checkpoints that ought to be served."""
     account: Account = LOCAL
     """Whose request is being answered."""
 
@@ -86,13 +88,8 @@ class Gateway:
         task.add_done_callback(self.tasks.discard)
 
     async def record(self, generation: Generation) -> GenerationRecord:
-        """The record, with its place in the queue. What was accepted just now knows its place, so
-        that answering costs no question to Redis."""
-        place = generation.place
-        if place is None:
-            place = await self.broker.place(generation)
-        eta = await self.outlook.eta_seconds(generation, place)
-        ahead = None if place is None else place.ahead
+        """The record, with its place in the queue."""
+        ahead, eta = await self.outlook.foresee(generation)
         return record_of(generation, queue_position=ahead, eta_seconds=eta)
 
     async def served(self) -> dict[str, bool] | None:
@@ -104,11 +101,9 @@ class Gateway:
         return {q.checkpoint: any(worker.state == "ready" for worker in q.workers) for q in queues}
 
 
-async def terms_of(
-    gate: Gateway, spec: AnySpec, seed: int | None
-) -> tuple[tuple[float, ...], Terms]:
-    """What a generation takes, for each of its stages, and on which terms it is accepted. `seed` is
-    the one that was asked for.
+async def terms_of(gate: Gateway, spec: AnySpec, seed: int | None) -> tuple[Prospect, Terms]:
+    """What a generation takes, and on which terms it is accepted. `seed` is the one that was asked
+    for.
 
     Raises:
         InvalidSpec: it can never be done: it is too large, its deadline too close, or it is more
@@ -126,7 +121,7 @@ async def terms_of(
             "steps, fewer images or a smaller size"
         )
     account, terms = gate.account, gate.outlook.terms(prospect, spec.deadline_seconds)
-    return prospect.works, replace(
+    return prospect, replace(
         terms,
         like=_like(spec, seed),
         owner_living=account.max_concurrent,

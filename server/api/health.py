@@ -12,17 +12,19 @@ from pydantic import BaseModel, Field
 from server.api import openapi
 from server.api.deps import Gate
 from server.api.negotiation import JSON
-from server.errors import BrokerUnavailable, Unavailable
+from server.errors import BrokerUnavailable, StorageFull, Unavailable
 
 READY_EXAMPLE: dict[str, Any] = {
     "ready": True,
     "reasons": [],
     "checkpoints": {"demo": {"ready_workers": 1}},
+    "missing": [],
 }
 WAITING_EXAMPLE: dict[str, Any] = {
     "ready": False,
     "reasons": ["no worker is ready"],
-    "checkpoints": {"demo": {"ready_workers": 0}},
+    "checkpoints": {},
+    "missing": ["demo"],
 }
 
 router = APIRouter(tags=["health"])
@@ -41,11 +43,16 @@ class CheckpointReadiness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a generation submitted now would be drawn, and if not, why."""
+    """Whether a generation submitted now would be drawn, and if not, why. Everybody may read it, so
+    it says no more than that."""
 
     ready: bool
-    reasons: tuple[str, ...] = Field(description="What is missing.")
-    checkpoints: dict[str, CheckpointReadiness]
+    reasons: tuple[str, ...] = Field(description="Why not.")
+    checkpoints: dict[str, CheckpointReadiness] = Field(description="Those that are served.")
+    missing: tuple[str, ...] = Field(
+        description="Those that ought to be served and are not: what this gateway draws with by "
+        "default, and what DARKROOM_WORKERS names. They do not make it unready while another is."
+    )
 
 
 @router.get(
@@ -77,31 +84,42 @@ async def health() -> Response:
 )
 async def readiness(gate: Gate) -> Response:
     """Ready when Redis answers, at least one worker of any checkpoint is ready, and the image store
-    has room."""
+    can be written to and has room. `/metrics` and `/v1/queue` have the numbers."""
     answer = await _readiness(gate)
     headers = None if answer.ready else {"Retry-After": "2"}
     return Response(answer.model_dump_json(), 200 if answer.ready else 503, headers, JSON)
 
 
 async def _readiness(gate: Gate) -> Readiness:
+    reasons = [] if (full := await _full(gate)) is None else [full]
     try:
         queues = await gate.broker.queues(list(gate.catalog))
     except BrokerUnavailable as error:
-        return Readiness(ready=False, reasons=(error.message,), checkpoints={})
-    ready = {
+        reasons = [error.message, *reasons]
+        return Readiness(ready=False, reasons=tuple(reasons), checkpoints={}, missing=())
+    counts = {
         queue.checkpoint: sum(worker.state == "ready" for worker in queue.workers)
         for queue in queues
     }
-    reasons = [] if any(ready.values()) else ["no worker is ready"]
-    try:
-        await gate.space.check()
-    except Unavailable as error:
-        reasons.append(error.message)
+    if not any(counts.values()):
+        reasons = ["no worker is ready", *reasons]
     return Readiness(
         ready=not reasons,
         reasons=tuple(reasons),
-        checkpoints={name: CheckpointReadiness(ready_workers=n) for name, n in ready.items()},
+        checkpoints={name: CheckpointReadiness(ready_workers=n) for name, n in counts.items() if n},
+        missing=tuple(name for name in gate.expected if not counts.get(name)),
     )
+
+
+async def _full(gate: Gate) -> str | None:
+    """What is wrong with the image store; how much it has left is not for everybody."""
+    try:
+        await gate.space.check()
+    except StorageFull:
+        return "the image store has too little room left"
+    except Unavailable as error:
+        return error.message
+    return None
 
 
 @router.get(

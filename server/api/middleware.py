@@ -36,8 +36,6 @@ CLIENT_GONE = 499
 """What nginx logs for a client that left before it was answered."""
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked all the time by machines; told at debug only."""
-DOCS = "/docs"
-"""The one page that may load scripts: FastAPI's own, which fetches Swagger UI from its CDN."""
 
 
 class OwnSite:
@@ -78,7 +76,7 @@ class Boundary:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, scope["path"])
+                _add_headers(message)
             await send(message)
 
         try:
@@ -112,10 +110,10 @@ _FOREIGN = CrossSite("a page of another site must not do this; call from your ow
 _UNEXPECTED = DarkroomError("something went wrong on our side; the server's log says what")
 
 
-def _add_headers(message: Message, path: str) -> None:
+def _add_headers(message: Message) -> None:
     headers: list[tuple[bytes, bytes]] = message["headers"]
     said = {name for name, _ in headers}
-    headers += SECURITY if path == DOCS or POLICY in said else STRICT
+    headers += SECURITY if POLICY in said else STRICT
     if b"cache-control" not in said:
         headers.append(UNCACHED)
 

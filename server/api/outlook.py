@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from server import forecast
 from server.broker import Broker, Generation, Place, QueueInfo, Terms
 from server.errors import BrokerUnavailable, InvalidSpec
-from server.forecast import OPTIMISM, UNKNOWN_SECONDS
+from server.forecast import OPTIMISM, Demand, Speed
 from server.spec import AnySpec, GenerationState
 from server.stages import UPSCALED, Stage, stages
 
@@ -27,25 +27,29 @@ SIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What a generation takes, and when it would be done."""
+    """What a generation takes, from its present stage on."""
 
     works: tuple[float, ...]
     """Seconds of a busy worker, for each stage."""
-    drawing: float | None
-    """Seconds from when its first stage begins, until it is done; None where nobody has measured.
-    """
-    workers: int
-    """That can draw its first stage."""
-    in_hand: float
-    """Seconds of work that those have in their hands."""
-    slack: float
-    """Seconds of work that may still be ahead of its first stage when that begins."""
+    demand: Demand
+    """Of the first of them."""
+    first: Stage
+    speed: Speed | None
+    """Of a worker that draws that one; None where nobody has measured."""
+    later: float | None
+    """Seconds that the other stages take and wait; None where nobody has measured."""
 
-    def seconds(self, ahead: float) -> float | None:
-        """Until it is done, with so many seconds of work ahead of it in the queue."""
-        if self.drawing is None:
+    @property
+    def alone(self) -> float | None:
+        """Seconds until it is done, if nobody else were there."""
+        return self.seconds(Place(0, 0.0, 0.0))
+
+    def seconds(self, place: Place) -> float | None:
+        """Until it is done, from this place in the queue; None where that cannot be told."""
+        if self.speed is None or self.later is None:
             return None
-        return forecast.wait(ahead + self.in_hand, self.workers, self.slack) + self.drawing
+        drawing = forecast.duration(self.first, self.speed, place.company)
+        return place.seconds + drawing + self.later
 
 
 class Outlook:
@@ -69,38 +73,25 @@ class Outlook:
             BrokerUnavailable: the queues cannot be looked at.
         """
         queues = await self._look([stage.checkpoint for stage in drawn])
-        works, drawing, waiting = [], 0.0, 0.0
-        known = True
-        for number, stage in enumerate(drawn):
-            queue = queues[stage.checkpoint]
-            speeds = queue.speeds
-            if not speeds:
-                known = False
-                works.append(UNKNOWN_SECONDS)
-                continue
-            works.append(forecast.together([forecast.work(stage, speed) for speed in speeds]))
-            drawing += forecast.duration(stage, speeds[0], queue.step_rows)
-            if number:
-                slack = forecast.slack(stage, speeds[0])
-                waiting += forecast.wait(queue.work_seconds, queue.ready, slack)
-        first = queues[drawn[0].checkpoint]
+        first, *others = drawn
+        here = queues[first.checkpoint]
+        demand = forecast.demand(first, here.speeds, here.capacity)
+        later = [_later(stage, queues[stage.checkpoint]) for stage in others]
+        seconds = [each for _, each in later if each is not None]
         return Prospect(
-            works=tuple(works),
-            drawing=drawing + waiting if known else None,
-            workers=max(1, first.ready),
-            in_hand=first.work_seconds,
-            slack=forecast.slack(drawn[0], first.speeds[0]) if first.speeds else 0.0,
+            works=(demand.work, *(work for work, _ in later)),
+            demand=demand,
+            first=first,
+            speed=here.speeds[0] if here.speeds else None,
+            later=sum(seconds) if len(seconds) == len(later) else None,
         )
 
     def terms(self, prospect: Prospect, deadline_seconds: float) -> Terms:
         """On which it is accepted, so that it need not wait too long, nor past its deadline."""
-        workers = prospect.workers
-        spare = deadline_seconds / OPTIMISM - (prospect.drawing or 0.0) + prospect.slack
         return Terms(
             waiting=self._max_queued,
-            workers=workers,
-            max_seconds=self._max_queued_seconds * workers,
-            latest_seconds=spare * workers - prospect.in_hand,
+            max_seconds=self._max_queued_seconds,
+            latest_seconds=deadline_seconds / OPTIMISM - (prospect.later or 0.0),
         )
 
     async def fits(self, drawn: Sequence[Stage]) -> None:
@@ -117,18 +108,40 @@ class Outlook:
             if largest and stage.spec.width * stage.spec.height > largest:
                 raise _too_large(drawn, stage, largest)
 
-    async def eta_seconds(self, generation: Generation, place: Place | None) -> float | None:
-        """Until it is done; None where that cannot be told."""
+    async def foresee(self, generation: Generation) -> tuple[int | None, float | None]:
+        """How many are drawn before it, and seconds until it is done; None where it does not wait,
+        and where that cannot be told. What was accepted just now knows its place, so that
+        answering costs no question to Redis.
+
+        Raises:
+            BrokerUnavailable: its place cannot be asked for.
+        """
         if generation.status is GenerationState.RUNNING:
-            return _rest_seconds(generation, time.time())
-        if place is None:
-            return None
+            attended = await self._attended(generation.checkpoint)
+            return None, _rest_seconds(generation, time.time()) if attended else None
+        if generation.status is not GenerationState.QUEUED:
+            return None, None
+        place = generation.place
         try:
             drawn = stages(generation.spec)[generation.stage_number :]
-            seconds = (await self.prospect(drawn)).seconds(place.seconds)
-        except BrokerUnavailable:  # It was accepted: a missing prediction must not undo the answer.
-            return None
-        return None if seconds is None else round(seconds, 3)
+            prospect = await self.prospect(drawn)
+        except BrokerUnavailable:
+            if place is None:
+                raise
+            return place.ahead, None  # It was accepted: that answer must not be undone.
+        place = place or await self._broker.place(generation, prospect.demand)
+        if place is None:
+            return None, None
+        seconds = prospect.seconds(place)
+        return place.ahead, None if seconds is None else round(seconds, 3)
+
+    async def _attended(self, checkpoint: str) -> bool:
+        """Whether any of its workers is alive: else what runs there makes no progress, and its pace
+        so far says nothing, until a worker takes it over."""
+        try:
+            return bool((await self._look([checkpoint]))[checkpoint].workers)
+        except BrokerUnavailable:
+            return False
 
     async def _look(self, checkpoints: Sequence[str]) -> dict[str, QueueInfo]:
         now = time.monotonic()
@@ -143,13 +156,26 @@ class Outlook:
         return {name: self._looks[name][1] for name in checkpoints}
 
 
+def _later(stage: Stage, queue: QueueInfo) -> tuple[float, float | None]:
+    """The work of a stage that is not the first, and the seconds that it waits and takes if its
+    queue is as it is now; None where nobody has measured."""
+    demand = forecast.demand(stage, queue.speeds, queue.capacity)
+    if not queue.speeds:
+        return demand.work, None
+    crew = max(1, queue.ready)
+    beside = queue.rows / crew
+    if beside <= demand.company:
+        return demand.work, forecast.duration(stage, queue.speeds[0], beside)
+    return demand.work, queue.work_seconds / crew + demand.shared
+
+
 def admissible(spec: AnySpec, prospect: Prospect) -> None:
     """Nothing, where it might be done in time if nobody else were there.
 
     Raises:
         InvalidSpec: its deadline is too close.
     """
-    seconds = prospect.drawing
+    seconds = prospect.alone
     if seconds is not None and OPTIMISM * seconds > spec.deadline_seconds:
         raise InvalidSpec(
             f"drawing it takes about {seconds:.1f} seconds; allow it at least that, or "

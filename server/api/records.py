@@ -152,7 +152,8 @@ class GenerationRecord(BaseModel):
     )
     queue_position: int | None = Field(description="How many are ahead; null unless queued.")
     eta_seconds: float | None = Field(
-        description="Predicted seconds until it is finished; null where there is no measure yet."
+        description="Predicted seconds until it is finished; null where there is no measure yet, "
+        "and of what is running while no worker of its checkpoint is alive."
     )
     progress: ProgressRecord
     spec: SpecRecord = Field(description="Everything that decides the pictures, resolved.")

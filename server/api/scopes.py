@@ -72,7 +72,7 @@ _GENERATE = (
     "POST /sdapi/v1/unload-checkpoint",
     "POST /sdapi/v1/reload-checkpoint",
 )
-_ADMIN = ("GET /metrics",)
+_ADMIN = ("GET /metrics", "GET /v1/usage/accounts")
 
 NEEDED: dict[str, Scope | None] = (
     dict.fromkeys(_PUBLIC, PUBLIC)

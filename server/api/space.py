@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 
 from server.errors import StorageFull, Unavailable
 from server.metrics import GatewayMetrics
 from server.storage import ImageStore
+
+log = logging.getLogger("darkroom.storage")
 
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
@@ -37,7 +40,7 @@ class Space:
 
         Raises:
             StorageFull: less is left than there must be.
-            Unavailable: the store is not there.
+            Unavailable: the store is not there, or may not be written.
         """
         if not self._looking and time.monotonic() - self._looked >= LOOK_SECONDS:
             await self._look()
@@ -56,7 +59,15 @@ class Space:
     def _seen(self, look: asyncio.Future[Unavailable | None]) -> None:
         self._looking, self._looked = False, time.monotonic()
         if not look.cancelled():
-            self._found = look.result()
+            self._tell(look.result())
+
+    def _tell(self, found: Unavailable | None) -> None:
+        """When it changes, with the numbers: who asks without a key is not told those."""
+        if found is not None and type(found) is not type(self._found):
+            log.warning("new generations are refused: %s", found.message)
+        elif found is None and self._found is not None:
+            log.info("the image store takes more again")
+        self._found = found
 
     def _free(self) -> Unavailable | None:
         """What is wrong, if something is."""

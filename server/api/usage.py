@@ -1,8 +1,9 @@
-"""What a key has used, and what it may."""
+"""What a key has used, and what it may; for an admin, what every key has."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -12,7 +13,7 @@ from server.api import openapi
 from server.api.deps import Gate
 from server.api.negotiation import JSON
 from server.api.records import rfc3339
-from server.broker import Account, Scope, Share
+from server.broker import Account, KeyState, Scope, Share, Tally
 from server.broker.keys import DAY_SECONDS
 from server.errors import BrokerUnavailable
 
@@ -35,6 +36,23 @@ EXAMPLE: dict[str, Any] = {
     "queued_seconds": {"demo": 4.5},
     "daily_seconds": 812.25,
     "resets_at": "2026-11-22T00:00:00.000Z",
+}
+
+ALL_EXAMPLE: dict[str, Any] = {
+    "accounts": [
+        {
+            **EXAMPLE,
+            "account": {
+                **EXAMPLE["account"],
+                "state": "good",
+                "created_at": "2026-03-01T09:30:00.000Z",
+                "revoked_at": None,
+                "last_used_at": "2026-11-21T14:05:00.000Z",
+            },
+            "queued": 2,
+            "running": 1,
+        }
+    ]
 }
 
 router = APIRouter(prefix="/v1", tags=["system"])
@@ -73,6 +91,29 @@ class UsageRecord(BaseModel):
     resets_at: str = Field(description="When the day ends.")
 
 
+class KeyRecord(AccountRecord):
+    """A key that was made once. Times of use are to the minute, and known within half a minute."""
+
+    state: KeyState
+    created_at: str
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class KeyUsageRecord(UsageRecord):
+    """What one key has, and what it may have."""
+
+    account: KeyRecord
+    queued: int
+    running: int
+
+
+class UsageList(BaseModel):
+    """What every key has, oldest key first; those that are good no more, too."""
+
+    accounts: tuple[KeyUsageRecord, ...]
+
+
 @router.get(
     "/usage",
     summary="What your key has used",
@@ -86,16 +127,57 @@ async def get_usage(gate: Gate) -> Response:
     """What the caller's key has queued, running and drawn today, beside what it may have."""
     account = gate.account
     used = await gate.broker.usage(account.id, list(gate.catalog))
-    day = time.time() // DAY_SECONDS + 1
     found = UsageRecord(
-        account=_account(account),
+        account=AccountRecord(**_account(account)),
         limits=_limits(account),
         generations=used.living,
-        queued_seconds={name: round(load, 3) for name, load in used.queued_seconds.items()},
+        queued_seconds=_rounded(used.queued_seconds),
         daily_seconds=round(used.spent_seconds, 3),
-        resets_at=rfc3339(day * DAY_SECONDS),
+        resets_at=_tomorrow(),
     )
     return Response(found.model_dump_json(), media_type=JSON)
+
+
+@router.get(
+    "/usage/accounts",
+    summary="What every key has used",
+    operation_id="list_usage",
+    response_model=UsageList,
+    responses=openapi.responses(
+        {200: openapi.answer("What each has, and what it may have.", ALL_EXAMPLE)},
+        BrokerUnavailable,
+    ),
+)
+async def list_usage(gate: Gate) -> Response:
+    """What each key has queued, running and drawn today, beside what it may have, and when it was
+    last used. Nobody can have a key said again."""
+    found = usage_list(await gate.broker.tallies())
+    return Response(found.model_dump_json(), media_type=JSON)
+
+
+def usage_list(tallies: Sequence[Tally]) -> UsageList:
+    """As the API says it; `darkroom keys list --json` says the same."""
+    return UsageList(accounts=tuple(map(_key_usage, tallies)))
+
+
+def _key_usage(tally: Tally) -> KeyUsageRecord:
+    account, now = tally.account, time.time()
+    return KeyUsageRecord(
+        account=KeyRecord(
+            **_account(account),
+            state=account.state(now),
+            created_at=rfc3339(account.created_at),
+            revoked_at=None if account.revoked_at is None else rfc3339(account.revoked_at),
+            last_used_at=None if tally.seen_at is None else rfc3339(tally.seen_at),
+        ),
+        limits=_limits(account),
+        generations=tally.queued + tally.running,
+        queued=tally.queued,
+        running=tally.running,
+        queued_seconds=_rounded(tally.queued_seconds),
+        daily_seconds=round(tally.spent_seconds, 3),
+        resets_at=_tomorrow(),
+    )
 
 
 def quota_headers(account: Account, share: Share | None) -> dict[str, str]:
@@ -115,15 +197,18 @@ def quota_headers(account: Account, share: Share | None) -> dict[str, str]:
     return dict(zip(names, map(", ".join, (policies, left)), strict=True)) if left else {}
 
 
-def _account(account: Account) -> AccountRecord:
-    return AccountRecord(
-        id=account.id,
-        name=account.name,
-        scopes=account.scopes,
-        checkpoints=account.checkpoints,
-        weight=account.weight,
-        expires_at=None if account.expires_at is None else rfc3339(account.expires_at),
-    )
+def _account(account: Account) -> dict[str, Any]:
+    fields = account.model_dump(include={"id", "name", "scopes", "checkpoints", "weight"})
+    expires_at = None if account.expires_at is None else rfc3339(account.expires_at)
+    return fields | {"expires_at": expires_at}
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(load, 3) for name, load in seconds.items()}
+
+
+def _tomorrow() -> str:
+    return rfc3339((time.time() // DAY_SECONDS + 1) * DAY_SECONDS)
 
 
 def _limits(account: Account) -> LimitsRecord:

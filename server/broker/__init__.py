@@ -7,6 +7,7 @@ control   cancel and delete (blocking)
 pages     an owner's generations, page by page
 queues    how long the queues are, and who works on them
 line      who is next of those that wait
+hands     what workers have in hand, and how long a stage waits for them
 promises  when those may come back who were refused for want of room
 refusals  why something was not accepted, in words
 usage     what an owner has queued, running and drawn
@@ -15,6 +16,8 @@ hub       one subscription for all who wait
 attendance  who waits with an open connection, over all gateways
 deliveries  webhooks that are due, and what came of calling them
 accounts  who may use this house, and the keys they show
+sightings  when each of them was last here
+entrance  whether Redis lets us in, in words
 rates     how often somebody may come
 sessions  what callers of a dialect have set, and what is being drawn for them
 patience  how long it bears with Redis
@@ -28,18 +31,18 @@ record    what a generation and a worker look like in a hash
 keys      every key name
 """
 
-from server.broker.accounts import LOCAL, Account, Accounts, Scope
+from server.broker.accounts import LOCAL, Account, Accounts, KeyState, Scope
 from server.broker.client import Broker
 from server.broker.deliveries import Attempt, Deliveries, Delivery, DeliveryState, Due
 from server.broker.events import Event
-from server.broker.line import Place
+from server.broker.hands import Place
 from server.broker.queues import QueueInfo
 from server.broker.rates import Rates, Standing
 from server.broker.record import Generation, Replay, Webhook, WorkerInfo
 from server.broker.sessions import Sessions
 from server.broker.submit import Idempotency, Repeats, Terms
 from server.broker.sweeps import Sweeps
-from server.broker.usage import Share, Usage
+from server.broker.usage import Share, Tally, Usage
 
 __all__ = [
     "LOCAL",
@@ -54,6 +57,7 @@ __all__ = [
     "Event",
     "Generation",
     "Idempotency",
+    "KeyState",
     "Place",
     "QueueInfo",
     "Rates",
@@ -64,6 +68,7 @@ __all__ = [
     "Share",
     "Standing",
     "Sweeps",
+    "Tally",
     "Terms",
     "Usage",
     "Webhook",

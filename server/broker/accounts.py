@@ -3,6 +3,7 @@ no HTTP.
 
 A key is `dr_<id>_<secret>`: found by the id, compared by the SHA-256 of its secret. The first key
 that is made locks the house: from then on every gateway wants one, also when all are revoked.
+Gateways only read what is kept here, so that Redis need not let them write it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import redis
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.broker import keys
-from server.broker.patience import TIMEOUT_SECONDS, translated
+from server.broker.entrance import entered
+from server.broker.patience import translated
+from server.broker.sightings import Sightings
 from server.errors import BrokerUnavailable, NotFound, Unauthenticated
 
 log = logging.getLogger("darkroom.broker")
@@ -43,6 +46,14 @@ class Scope(StrEnum):
     READ = "read"
     GENERATE = "generate"
     ADMIN = "admin"
+
+
+class KeyState(StrEnum):
+    """Whether a key opens anything, and if not, why."""
+
+    GOOD = "good"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
 
 
 _RANK = {scope: rank for rank, scope in enumerate(Scope)}
@@ -74,9 +85,12 @@ class Account(BaseModel):
         """Whether one of its scopes is this one, or holds it."""
         return any(_RANK[scope] >= _RANK[needed] for scope in self.scopes)
 
-    def good(self, now: float) -> bool:
+    def state(self, now: float) -> KeyState:
         """Whether its key opens anything at that time."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        expired = self.expires_at is not None and now >= self.expires_at
+        return KeyState.EXPIRED if expired else KeyState.GOOD
 
 
 LOCAL = Account(id="local", name="local", scopes=(Scope.ADMIN,))
@@ -113,8 +127,11 @@ def every(client: redis.Redis) -> list[Account]:
         return [account for raw in pipe.execute() if (account := _account(raw)) is not None]
 
 
-def revoke(client: redis.Redis, id: str) -> Account:
+def revoke(client: redis.Redis, id: str) -> tuple[Account, bool]:
     """From now on its key opens nothing, at any gateway. What it has made is kept.
+
+    Returns:
+        It, and whether it was this that revoked it.
 
     Raises:
         NotFound: there is no such account.
@@ -122,12 +139,12 @@ def revoke(client: redis.Redis, id: str) -> Account:
     key = keys.account(id)
     if not client.hexists(key, "about"):
         raise NotFound(f"there is no key {id[:80]!r}; `darkroom keys list` names them")
-    client.hsetnx(key, "revoked_at", repr(time.time()))
+    now = client.hsetnx(key, "revoked_at", repr(time.time()))
     raw: Any = client.hgetall(key)
     account = _account(raw)
     if account is None:
         raise NotFound(f"what is kept of the key {id} cannot be read; it opens nothing")
-    return account
+    return account, bool(now)
 
 
 def is_locked(client: redis.Redis) -> bool:
@@ -136,19 +153,21 @@ def is_locked(client: redis.Redis) -> bool:
 
 
 def locked_at(url: str) -> bool | None:
-    """The same of the Redis at this URL; None where it does not answer."""
-    with contextlib.closing(redis.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS)) as client:
-        try:
-            return is_locked(client)
-        except redis.RedisError:
-            return None
+    """The same of the Redis at this URL; None where it does not answer.
+
+    Raises:
+        DarkroomError: it does not let us in, or the URL is none; says what to do.
+    """
+    return entered(url, is_locked)
 
 
 class Accounts:
-    """One per gateway process. Nothing is kept of an account from one request to the next."""
+    """One per gateway process. Nothing is kept of an account from one request to the next, but that
+    it was here."""
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
+        self._sightings = Sightings(redis)
         self._locked: bool | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -157,9 +176,11 @@ class Accounts:
         with contextlib.suppress(BrokerUnavailable):
             await self._look()
         self._task = asyncio.create_task(self._watch(), name="darkroom-accounts")
+        self._sightings.start()
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Look no more, and write down who was here."""
+        await self._sightings.stop()
         while self._task is not None and not self._task.done():
             self._task.cancel()  # again where redis-py swallowed it while it connected
             await asyncio.wait([self._task], timeout=0.1)
@@ -192,9 +213,10 @@ class Accounts:
         raw = await self._redis.hgetall(keys.account(parts[1]))
         known = raw.get(b"digest", NOBODY.encode())
         same = hmac.compare_digest(known, _digest(parts[2]).encode())
-        account = _account(raw)
-        if not same or account is None or not account.good(time.time()):
+        account, now = _account(raw), time.time()
+        if not same or account is None or account.state(now) is not KeyState.GOOD:
             raise refused()
+        self._sightings.note(account.id, now)
         return account
 
     @translated

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 
 from redis.asyncio import Redis
 from rq import Queue
 
-from server.broker import attendance, control, expiry, keys, line, previews, submit
+from server.broker import attendance, control, expiry, hands, keys, previews, submit
 from server.broker.accounts import Accounts
 from server.broker.deliveries import Deliveries
 from server.broker.events import Event, happened
 from server.broker.expiry import Expiry
+from server.broker.hands import Place
 from server.broker.hub import Hub
 from server.broker.leftovers import Discard, Leftovers, keep
-from server.broker.line import Place
 from server.broker.pages import Cursor, read_page
 from server.broker.patience import TIMEOUT_SECONDS, translated
 from server.broker.pool import blocking, pooled
@@ -32,8 +33,9 @@ from server.broker.refusals import refusal
 from server.broker.sessions import Sessions
 from server.broker.submit import Idempotency, Repeats
 from server.broker.sweeps import Sweeps
-from server.broker.usage import Share, Usage, read_usage
+from server.broker.usage import Share, Tally, Usage, read_tallies, read_usage
 from server.errors import DarkroomError
+from server.forecast import UNKNOWN_SECONDS, Demand
 from server.spec import AnySpec, GenerationState, Warn, new_generation_id
 
 LOOK_SECONDS = 5.0
@@ -53,7 +55,7 @@ class Broker:
         self._redis, self._blocking = pooled(url), blocking(url)
         self._subscriber = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS)
         self._submit = self._redis.register_script(submit.SCRIPT)
-        self._before = self._redis.register_script(line.BEFORE)
+        self._before = self._redis.register_script(hands.BEFORE)
         self._retention = retention_seconds
         self._leftovers = Leftovers(discard)
         self.expiry = Expiry(
@@ -88,6 +90,7 @@ class Broker:
         owner: str,
         id: str | None = None,
         works: tuple[float, ...] = (),
+        demand: Demand | None = None,
         weight: float = 1.0,
         terms: submit.Terms | None = None,
         warnings: tuple[Warn, ...] = (),
@@ -98,7 +101,7 @@ class Broker:
         """Accept a generation, or find the one this Idempotency-Key made before.
 
         `id` is from `new_generation_id`, where the caller stored pictures under it already; `works`
-        are predicted seconds of a busy worker, for each stage.
+        are predicted seconds of a busy worker, for each stage, and `demand` is the first one's.
 
         Returns:
             The record, and whether it was made now.
@@ -123,6 +126,7 @@ class Broker:
         names, values = submit.arguments(
             fresh,
             self._blocking,
+            demand=demand or Demand(work=works[0] if works else UNKNOWN_SECONDS),
             terms=terms or submit.Terms(),
             retention=self._retention,
             idempotency=idempotency,
@@ -131,8 +135,9 @@ class Broker:
         if verdict == b"accepted":
             if not place:  # our first try, whose reply was lost
                 return fresh, True
-            ahead, seconds, living, spent = place
-            here, share = Place(ahead, float(seconds)), Share(living, float(spent))
+            ahead, seconds, company, living, spent = place
+            here = Place(ahead, float(seconds), float(company))
+            share = Share(living, float(spent))
             return fresh.model_copy(update={"place": here, "share": share}), True
         if verdict == b"replayed":
             return await self.get(about.decode(), owner=owner), False
@@ -281,11 +286,18 @@ class Broker:
         return await read_usage(self._redis, owner, checkpoints)
 
     @translated
-    async def place(self, generation: Generation) -> Place | None:
-        """How many are ahead of it in the queue, and their work; None when it is not queued."""
+    async def tallies(self) -> list[Tally]:
+        """What every account has, oldest first."""
+        return await asyncio.to_thread(read_tallies, self._blocking)
+
+    @translated
+    async def place(self, generation: Generation, demand: Demand) -> Place | None:
+        """Where it is in the queue of its stage, which asks for so much; None when it is in none."""
         if generation.status is not GenerationState.QUEUED:
             return None
-        queue = Queue(generation.checkpoint, connection=self._blocking)
-        where = keys.line(generation.checkpoint)
-        found = await self._before(keys=[queue.key], args=[where, generation.id])
-        return Place(found[0], float(found[1])) if found else None
+        name = generation.checkpoint
+        found = await self._before(
+            keys=[Queue(name, connection=self._blocking).key, keys.workers(name)],
+            args=[keys.line(name), generation.id, json.dumps(hands.asked(demand))],
+        )
+        return Place(found[0], float(found[1]), float(found[2])) if found else None

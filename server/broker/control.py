@@ -35,6 +35,18 @@ def cancel(connection: Redis, id: str, *, retention: int) -> Generation | None:
     return _leave_queue(connection, id, GenerationState.CANCELED, None, retention)
 
 
+def cancel_all(connection: Redis, owner: str, *, retention: int) -> tuple[int, int]:
+    """The same with all that an owner has: how many this ended, and how many were asked to stop."""
+    ended = asked = 0
+    living: Any = connection.smembers(keys.living(owner))
+    for id in (each.decode() for each in living):
+        if cancel(connection, id, retention=retention) is not None:
+            ended += 1
+        elif (now := read(connection, id)) is not None and not now.terminal:
+            asked += 1
+    return ended, asked
+
+
 def expire(connection: Redis, generation: Generation, *, retention: int) -> Generation | None:
     """End a generation whose deadline has passed if it is queued; workers do so for those they
     claim. Returns it, as it was before, if it was this that ended it."""

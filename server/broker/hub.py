@@ -26,6 +26,7 @@ class Hub:
         self._redis = redis
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
+        self._away = False
         self.released = False
 
     async def start(self) -> None:
@@ -74,13 +75,22 @@ class Hub:
                     async for message in pubsub.listen():
                         self._hear(message)
             except (RedisError, OSError) as error:
-                log.warning("the subscription was lost, subscribing again: %s", error)
+                self._lost(error)
             except Exception:  # without this task everyone who waits would be left to LOOK_SECONDS
                 log.exception("an unexpected error, subscribing again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
+    def _lost(self, error: Exception) -> None:
+        """Told once: it is tried again all the time."""
+        if not self._away:
+            log.warning("Redis is away, so changes are not heard of; trying again: %s", error)
+        self._away = True
+
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":  # only now nothing is missed any more
+            if self._away:
+                log.info("Redis is back, changes are heard of again")
+            self._away = False
             self._wake_all()
         else:
             self._wake(message["data"].decode(errors="replace").partition(" ")[0])

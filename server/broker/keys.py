@@ -38,6 +38,9 @@ ACCOUNTS = "darkroom:accounts"
 LOCKED = "darkroom:locked"
 """String: when the first API key was made. It is never removed."""
 
+SEEN = "darkroom:seen"
+"""Sorted set: ids of accounts, by when their keys were last used, to the minute."""
+
 RATE = "darkroom:rate"
 """What the keys of rate limits begin with; `limits` has the rest."""
 

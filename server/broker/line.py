@@ -6,14 +6,14 @@ next, and what is taken adds its seconds over the owner's weight to it. Who was 
 pass of those who waited meanwhile, so that nobody saves turns up. Within an owner the highest
 priority is first, then who came first.
 
-An id near the head of the list that is in no line was in a worker's hands before: it goes first.
+An id near the head of the list that is in no line was in a worker's hands before: it goes first,
+of several the oldest, since that is how `back` puts them there.
 Every function here is Lua for a script, or adds one to somebody's transaction, so that the list and
 its line change together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from server.broker import keys
@@ -23,6 +23,9 @@ FIRST = 11
 
 PRIORITY_SPAN = 10**12
 """So many arrivals lie between two priorities."""
+
+MOST_RESTED = 1000
+"""So many owners who have nothing in the line are remembered with what they owe."""
 
 FUNCTIONS = """
 -- A line is a family of keys:
@@ -51,6 +54,14 @@ end
 local function leave(line, id)
   local owner = redis.call('HGET', line .. ':owners', id)
   if not owner then return end
+  -- Forget who rests and owes nothing; of very many, those who owe least.
+  local rested = line .. ':rested'
+  local spared = redis.call('ZREVRANGE', rested, MOST_RESTED, MOST_RESTED, 'WITHSCORES')[2]
+  local now = math.max(tonumber(spared or 0), tonumber(redis.call('GET', line .. ':pass') or 0))
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', rested, '-inf', now)) do
+    redis.call('ZREM', rested, gone)
+    redis.call('HDEL', line .. ':weights', gone)
+  end
   local seconds = redis.call('HGET', line .. ':seconds', id)
   redis.call('HDEL', line .. ':seconds', id)
   redis.call('HDEL', line .. ':owners', id)
@@ -63,7 +74,7 @@ local function leave(line, id)
     redis.call('ZREM', line .. ':turns', owner)
     redis.call('HDEL', line .. ':load', owner)  -- so that rounding does not add up
     redis.call('HDEL', 'WAITS' .. owner, line)
-    if pass then redis.call('ZADD', line .. ':rested', pass, owner) end
+    if pass then redis.call('ZADD', rested, pass, owner) end
   end
   return owner, tonumber(seconds)
 end
@@ -89,10 +100,6 @@ local function take(line, id)
   local spent = 'SPENT' .. math.floor(redis.call('TIME')[1] / DAY) .. ':' .. owner
   redis.call('INCRBYFLOAT', spent, seconds)
   redis.call('EXPIRE', spent, 2 * DAY)
-  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', line .. ':rested', '-inf', now)) do
-    redis.call('ZREM', line .. ':rested', gone)
-    redis.call('HDEL', line .. ':weights', gone)
-  end
 end
 
 -- How many are before it in the queue, and their predicted seconds.
@@ -137,6 +144,7 @@ end
 """
 LIBRARY = (
     FUNCTIONS.replace("PRIORITY_SPAN", str(PRIORITY_SPAN))
+    .replace("MOST_RESTED", str(MOST_RESTED))
     .replace("SPENT", keys.SPENT)
     .replace("WAITS", keys.WAITS)
     .replace("DAY", str(keys.DAY_SECONDS))
@@ -181,26 +189,25 @@ end
 )
 """Moves whoever is next to the intermediate list; its place in line is left when it is claimed."""
 
+BACK = """
+-- KEYS: queue    ARGV: line, id
+local queue, owners, id = KEYS[1], ARGV[1] .. ':owners', ARGV[2]
+local waits = redis.call('HEXISTS', owners, id) == 1
+local at, other = 0, redis.call('LINDEX', queue, 0)
+while other and redis.call('HEXISTS', owners, other) == 0 and (waits or other < id) do
+  at = at + 1
+  other = redis.call('LINDEX', queue, at)
+end
+if other then
+  redis.call('LINSERT', queue, 'BEFORE', other, id)
+else
+  redis.call('RPUSH', queue, id)
+end
+"""
+
 ENTER = LIBRARY + "enter(unpack(ARGV))"
 LEAVE = LIBRARY + "leave(unpack(ARGV))"
 TAKE = LIBRARY + "take(unpack(ARGV))"
-BEFORE = (
-    LIBRARY
-    + """
-if not redis.call('LPOS', KEYS[1], ARGV[2]) then return end
-local count, seconds = before(ARGV[1], KEYS[1], ARGV[2])
-return {count, tostring(seconds)}
-"""
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What somebody waits behind."""
-
-    ahead: int
-    seconds: float
-    """Predicted, of one worker, for all that is ahead."""
 
 
 def enter(
@@ -208,6 +215,12 @@ def enter(
 ) -> None:
     """It waits from now on, for so many seconds of work. Twice changes nothing."""
     pipe.eval(ENTER, 0, line, id, owner, repr(work), repr(weight), priority)
+
+
+def back(pipe: Any, queue: str, line: str, id: str) -> None:
+    """It is in the list again: before all that is in the line, and, if it is in none, behind those
+    like it that are older. Ids sort by age."""
+    pipe.eval(BACK, 1, queue, line, id)
 
 
 def leave(pipe: Any, line: str, id: str) -> None:

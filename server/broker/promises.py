@@ -47,17 +47,17 @@ local function returns(asked)
   end
 end
 
--- Seconds of work that are promised to others of this owner.
+-- Seconds that all workers need for what is promised to others of this owner.
 local function promised(asked)
   local horizon = tonumber(redis.call('HGET', asked.line .. ':promised', asked.owner) or 0)
-  return math.max(0, horizon - moment()) * pace(asked)
+  return math.max(0, horizon - moment()) * pace(asked) / asked.workers
 end
 
--- Seconds after which there is room; `excess` seconds of work must be done before. Who comes back
--- and must still wait goes before all who were promised later moments.
-local function promise(asked, excess, again)
+-- Seconds after which there is room, which are `seconds` at least. Who comes back and must still
+-- wait goes before all who were promised later moments.
+local function promise(asked, seconds, again)
   local now, horizons = moment(), asked.line .. ':promised'
-  local slot = now + math.max(0, excess) / asked.workers
+  local slot = now + math.max(0, seconds)
   if not again then
     local horizon = tonumber(redis.call('HGET', horizons, asked.owner) or 0)
     slot = math.max(slot, horizon)

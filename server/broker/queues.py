@@ -52,10 +52,15 @@ class QueueInfo:
         return sum(worker.work_seconds for worker in self.workers if worker.state == "ready")
 
     @property
-    def step_rows(self) -> float:
-        """Rows in the last step of its ready workers, on average."""
-        rows = [worker.step_rows for worker in self.workers if worker.state == "ready"]
-        return sum(rows) / len(rows) if rows else 0.0
+    def rows(self) -> float:
+        """Native rows of what its ready workers hold."""
+        return sum(worker.rows for worker in self.workers if worker.state == "ready")
+
+    @property
+    def capacity(self) -> int:
+        """Images that one of its ready workers holds, the smallest."""
+        ready = [worker.capacity for worker in self.workers if worker.state == "ready"]
+        return min(ready, default=1)
 
     @property
     def wait_seconds(self) -> float | None:

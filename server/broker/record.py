@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import TypeAdapter, model_validator
 from pydantic_core import from_json
 
-from server.broker.line import Place
+from server.broker.hands import Place
 from server.broker.usage import Share
 from server.forecast import Speed
 from server.spec import (
@@ -201,7 +201,11 @@ class WorkerInfo(Frozen):
     # With a default, as every field that comes later: a worker of before says nothing of it.
     speed: Speed | None = None
     work_seconds: float = 0.0
-    """Of work that is left of what it holds."""
+    """Of work that is left of what it holds,"""
+    held_seconds: float = 0.0
+    """and of all of it."""
+    rows: float = 0.0
+    """Native rows of what it holds."""
     images: int = 0
     """Images being denoised."""
     step_rows: int = 0
@@ -212,8 +216,7 @@ class WorkerInfo(Frozen):
         """Fields as Redis keeps them."""
         said = self.model_dump(exclude={"speed"}, exclude_none=True)
         speed = {"speed": self.speed.model_dump_json()} if self.speed else {}
-        before = {"pace_seconds": "0.0"}  # without it gateways of the version before see no worker
-        return {name: str(value) for name, value in said.items()} | speed | before
+        return {name: str(value) for name, value in said.items()} | speed
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> WorkerInfo:

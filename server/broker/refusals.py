@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from server.broker import keys
@@ -27,32 +28,39 @@ def refusal(verdict: str, about: str, fresh: Generation) -> DarkroomError:
         case "unserved":
             return NoWorker(f"no worker serves {about!r} at the moment", retry_after=5.0)
         case "late":
+            seconds = _some(float(about))
             return DeadlineUnmeetable(
                 f"so much waits for {checkpoint!r} that this would not be done within "
-                f"{fresh.spec.deadline_seconds:g} seconds",
-                retry_after=_some(float(about)),
+                f"{fresh.spec.deadline_seconds:g} seconds; allow it {math.ceil(seconds)} more or "
+                "come back in that time, or ask for fewer steps or images or a smaller size",
+                retry_after=seconds,
             )
         case "owner_living":
             return QuotaExceeded(
                 f"{float(about):.0f} of your generations are queued or running, which is as many "
-                "as your key allows at once",
+                "as your key allows at once; wait until one of them is done, or cancel one",
                 retry_after=_some(sum(fresh.works)),
             )
         case "owner_seconds":
+            seconds = _some(float(about))
             return QuotaExceeded(
-                f"your key allows no more to wait for {checkpoint!r} at once",
-                retry_after=_some(float(about)),
+                f"your key allows no more to wait for {checkpoint!r} at once; come back in "
+                f"{math.ceil(seconds)} seconds, or cancel some of it",
+                retry_after=seconds,
             )
         case "owner_daily":
             return QuotaExceeded(
                 f"your key has had {float(about):.0f} seconds of drawing today and this is more "
-                "than is left of its day",
+                "than is left of its day, which ends at midnight UTC; ask for fewer steps or "
+                "images, or a smaller size",
                 retry_after=keys.DAY_SECONDS - time.time() % keys.DAY_SECONDS,
             )
         case _:
+            seconds = _some(float(about))
             return QueueFull(
-                f"as much waits for {checkpoint!r} as may wait at once",
-                retry_after=_some(float(about)),
+                f"as much waits for {checkpoint!r} as may wait at once; there will be room for "
+                f"this in {math.ceil(seconds)} seconds",
+                retry_after=seconds,
             )
 
 

@@ -27,9 +27,9 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
-from server.broker import keys, line, promises
+from server.broker import hands, keys, line, promises
 from server.broker.record import Generation
-from server.forecast import UNKNOWN_SECONDS
+from server.forecast import Demand
 from server.spec import GenerationState
 from server.stages import checkpoints
 
@@ -41,11 +41,12 @@ DRAW = "darkroom.draw"
 
 SCRIPT = (
     line.LIBRARY
+    + hands.LIBRARY
     + promises.LIBRARY
     + """
 -- KEYS: generation, job, queue, rq's set of queues, owner's list, events, idempotency, deliveries,
---       owner's living, what the owner has spent today, deadlines, served, one for each
---       checkpoint
+--       owner's living, what the owner has spent today, deadlines, names of the workers,
+--       served, one for each checkpoint
 -- ARGV: id, created_at, what is asked and allowed as JSON, state event,
 --       seconds that the idempotency is kept, fingerprint or '',
 --       fields and values of the record and of the job but its data as JSON,
@@ -64,11 +65,13 @@ if ARGV[6] ~= '' then
     return {known[2] == ARGV[6] and 'replayed' or 'conflict', known[1]}
   end
 end
-for n = 12, #KEYS do
-  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n + 1]} end
+for n = 13, #KEYS do
+  if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n]} end
 end
 local id, asked = ARGV[1], cjson.decode(ARGV[3])
 local here, owner, work = asked.line, asked.owner, asked.work
+local held = in_hand(KEYS[12])
+asked.workers = math.max(1, held.workers)
 local function figure(number) return string.format('%.6f', number) end
 
 local living = redis.call('SCARD', KEYS[9])
@@ -97,7 +100,7 @@ if waiting == 0 then redis.call('HDEL', here .. ':promised', owner) end
 if waiting >= asked.waiting * (again and asked.lenience or 1) then
   local share = asked.waiting / (redis.call('ZCARD', here .. ':turns') + 1)
   if redis.call('ZCARD', here .. ':of:' .. owner) >= share then
-    return {'full', promise(asked, work, again)}
+    return {'full', promise(asked, work / asked.workers, again)}
   end
 end
 enter(here, id, owner, work, asked.weight, asked.priority)
@@ -105,12 +108,16 @@ redis.call('RPUSH', KEYS[3], id)
 local ahead, seconds = before(here, KEYS[3], id)
 local most = again and asked.seconds * asked.lenience or asked.seconds
 local kept = again and 0 or math.min(promised(asked), asked.seconds / 2)
-local verdict = seconds > asked.latest and 'late' or seconds + kept > most and 'long'
-if verdict and seconds > 0 then
+local wait, company = begins(asked, held, seconds)
+local drawing = asked.alone
+if company > 0 then drawing = drawing + (asked.shared - drawing) * company / asked.company end
+local over = wait + drawing - asked.latest
+local late, long = over > 0 and wait + company > 0, ahead > 0 and wait + kept > most
+if late or long then
   leave(here, id)
   redis.call('RPOP', KEYS[3])
-  if verdict == 'late' then return {'late', figure((seconds - asked.latest) / asked.workers)} end
-  return {'long', promise(asked, seconds - asked.seconds, again)}
+  if late then return {'late', figure(over)} end
+  return {'long', promise(asked, wait - asked.seconds, again)}
 end
 local fields = cjson.decode(ARGV[7])
 redis.call('HSET', KEYS[1], unpack(fields[1]))
@@ -126,7 +133,7 @@ if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[7], 'id', id, 'fingerprint', ARGV[6])
   redis.call('EXPIRE', KEYS[7], ARGV[5])
 end
-return {'accepted', id, ahead, figure(seconds), living + 1, figure(today)}
+return {'accepted', id, ahead, figure(wait), figure(company), living + 1, figure(today)}
 """
 )
 
@@ -167,17 +174,15 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On which a generation is accepted. Seconds are of work, over all workers of its checkpoint;
-    0 in what an owner may have: as much as there is."""
+    """On which a generation is accepted. What an owner may have is in seconds of work; 0: as much
+    as there is."""
 
     waiting: int = 1000
     """Generations in the queue, from which on an owner is held to an equal share of them."""
-    workers: int = 1
-    """That are ready."""
     max_seconds: float = math.inf
-    """That may be ahead of it."""
+    """That it may wait until it begins."""
     latest_seconds: float = math.inf
-    """That may be ahead of it, or its deadline cannot be met."""
+    """That it may take until its first stage is done, or its deadline cannot be met."""
     like: str = ""
     """What the request is known by when it comes again; empty: by nothing."""
     owner_living: int = 0
@@ -192,6 +197,7 @@ def arguments(
     generation: Generation,
     connection: Redis,
     *,
+    demand: Demand,
     terms: Terms,
     retention: int,
     idempotency: Idempotency | None,
@@ -214,12 +220,13 @@ def arguments(
         keys.living(generation.owner),
         keys.spent(generation.owner, generation.created_at),
         keys.DEADLINES,
+        keys.workers(checkpoint),
         *map(keys.served, needed),
     ]
     values = [
         id,
         repr(generation.created_at),
-        to_json(_asked(generation, terms)).decode(),
+        to_json(_asked(generation, demand, terms)).decode(),
         QUEUED,
         (idempotency and idempotency.seconds) or retention,
         idempotency.fingerprint if idempotency else "",
@@ -234,18 +241,16 @@ def arguments(
     return names, values
 
 
-def _asked(generation: Generation, terms: Terms) -> dict[str, Any]:
+def _asked(generation: Generation, demand: Demand, terms: Terms) -> dict[str, Any]:
     spec = generation.spec
-    return {
+    return hands.asked(demand) | {
         "line": keys.line(spec.checkpoint),
         "owner": generation.owner,
-        "work": generation.works[0] if generation.works else UNKNOWN_SECONDS,
-        "works": sum(generation.works) or UNKNOWN_SECONDS,
+        "works": sum(generation.works) or demand.work,
         "weight": generation.weight,
         "priority": spec.priority,
         "deadline": generation.deadline,
         "waiting": terms.waiting,
-        "workers": max(1, terms.workers),
         "seconds": min(terms.max_seconds, FOREVER),
         "latest": min(terms.latest_seconds, FOREVER),
         "lenience": promises.LENIENCE,

@@ -22,9 +22,9 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
-from server.broker import delivery, keys, line
+from server.broker import delivery, hands, keys, line
 from server.broker.record import total
-from server.forecast import UNKNOWN_SECONDS
+from server.forecast import UNKNOWN_SECONDS, Load
 from server.spec import GenerationState, Progress
 from server.workers.entry import Entry
 from server.workers.stage import Claim, Drawn, Ended, Handed
@@ -81,6 +81,10 @@ class Books:
         delivery.started(pipe, job.id, at=at)
         return execution.id
 
+    def tell(self, entry: Entry, load: Load) -> None:
+        """What the worker has in hand from this change on, for who is to predict a wait."""
+        hands.tell(entry.pipe, self._worker.name, load)
+
     def requeue(self, entry: Entry, execution: str) -> None:
         """Back to the front of the queue, held by nobody."""
         self.remove_execution(entry, execution)
@@ -103,8 +107,8 @@ class Books:
     def bring_forward(self, entry: Entry) -> None:
         """What was postponed is due: before all else of its owner, who has no turn for nothing."""
         entry.pipe.zrem(self._queue.scheduled_job_registry.key, entry.id)
-        self.push_front(entry)
         self._line_up(entry, self._queue.name, entry.number)
+        self.push_front(entry)
 
     def hand_on(self, entry: Entry, claim: Claim, result: Handed) -> None:
         """Its stage is done: to the next one's queue, before all else of its owner, since it has
@@ -149,7 +153,7 @@ class Books:
     def push_front(self, entry: Entry) -> None:
         """Queued. The write to the job makes the EXEC of a claimer that read it before fail."""
         entry.job.set_status(JobStatus.QUEUED, pipeline=entry.pipe)
-        self._queue.push_job_id(entry.id, pipeline=entry.pipe, at_front=True)
+        line.back(entry.pipe, self._queue.key, keys.line(self._queue.name), entry.id)
 
     def charge(self, entry: Entry) -> None:
         """One more death of a worker that had it in flight."""

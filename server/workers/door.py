@@ -23,7 +23,7 @@ from server.errors import (
 )
 from server.spec import Failure, GenerationState
 from server.stages import Stage, stages
-from server.workers.stage import Ended
+from server.workers.stage import Claim, Ended, Past
 
 
 def examine(
@@ -47,6 +47,22 @@ def examine(
     except DarkroomError as error:
         return Ended(GenerationState.FAILED, failure(error))
     return generation
+
+
+def claim_of(found: Generation, execution: str, at: float) -> Claim:
+    """The stage that a generation is at, held by this execution from now on."""
+    number, drawn = found.stage_number, stages(found.spec)
+    return Claim(
+        id=found.id,
+        execution=execution,
+        whole=found.spec,
+        stage=drawn[number],
+        created_at=found.created_at,
+        started_at=at,
+        queued_at=found.queued_at or found.created_at,
+        following=drawn[number + 1 :],
+        past=Past(found.handed, found.stage_metrics, found.warnings),
+    )
 
 
 def failure(error: DarkroomError) -> Failure:

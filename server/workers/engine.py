@@ -107,6 +107,10 @@ class Engine:
         """Rows times pixels that a step may take now."""
         return self._steps.pixels
 
+    def allow(self, max_step_pixels: int) -> None:
+        """A step may take so many from now on; fewer as long as those did not fit."""
+        self._steps.allow(max_step_pixels)
+
     @property
     def max_decode_pixels(self) -> int:
         """Pixels that a decode may take now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.errors import (
     DarkroomError,
@@ -12,10 +12,13 @@ from server.errors import (
     InvalidSpec,
     OutOfMemory,
 )
+from server.forecast import Load
 from server.spec import AnySpec, Failure, GenerationState, Metrics, Progress, Warn
 from server.workers.denoiser import Picture
 from server.workers.engine import Ticket
 from server.workers.stage import Claim, Ended
+
+NOTHING = Load()
 
 LOSSLESS = frozenset({"prompt_chunked", "decoded_in_float32", "blank_picture"})
 """Warnings that only say how something was done, or what came of it."""
@@ -26,11 +29,11 @@ class Flight:
     """From the claim until its result is told."""
 
     claim: Claim
+    whole: Load = NOTHING
+    """What it takes, as predicted when it came."""
     tickets: list[Ticket] = field(default_factory=list)
     """Empty until its inputs are there and its prompts encoded."""
     encode_seconds: float = 0.0
-    work: float = 0.0
-    """Seconds of a busy device that it takes, as predicted."""
     pictures: dict[int, Picture] = field(default_factory=dict)
     over: bool = False
     """It has left the engine: drawn and being published, or ended otherwise."""
@@ -49,9 +52,11 @@ class Flight:
         )
 
     @property
-    def work_left(self) -> float:
-        """Of its work."""
-        return self.work * (1 - self.progress.fraction)
+    def load(self) -> Load:
+        """What it takes, with what is left of that."""
+        return replace(
+            self.whole, work_seconds=self.whole.held_seconds * (1 - self.progress.fraction)
+        )
 
     @property
     def warnings(self) -> tuple[Warn, ...]:

@@ -60,6 +60,11 @@ class Bound(Generic[Ticket]):
     def __post_init__(self) -> None:
         self.pixels = self.most
 
+    def allow(self, most: int) -> None:
+        """Another bound; what was lowered stays so until it has been quiet for long."""
+        lowered, self.most = self.pixels < self.most, most
+        self.pixels = min(self.pixels, most) if lowered else most
+
     def lower(self, tickets: Sequence[Ticket]) -> None:
         """Half of these is as much as may be tried."""
         self.pixels = min(self.pixels, sum(map(self.size, tickets)) // 2)

@@ -27,14 +27,14 @@ from rq.job import Job, JobStatus
 from rq.worker import BaseWorker
 
 from server.broker import keys, line
-from server.broker.record import Generation
 from server.errors import Quarantined
+from server.forecast import Load
 from server.spec import GenerationState
-from server.stages import Stage, stages
+from server.stages import Stage
 from server.workers import door
 from server.workers.books import Books
 from server.workers.entry import Entry, Standing, is_id, read
-from server.workers.stage import Claim, Drawn, Ended, Handed, Past, Result, state_after
+from server.workers.stage import Claim, Drawn, Ended, Handed, Result, state_after
 
 log = logging.getLogger("darkroom.worker")
 
@@ -85,6 +85,7 @@ class Ledger:
         redis: must not repeat commands.
         discard: removes from the image store what nobody needs after a change.
         least_seconds: what a stage takes at least; one whose deadline is closer is not begun.
+        load: what the worker has in hand, with this stage too.
     """
 
     def __init__(
@@ -96,10 +97,12 @@ class Ledger:
         retention_seconds: int,
         discard: Callable[[Sequence[str]], None],
         least_seconds: Callable[[Stage], float] = lambda stage: 0.0,
+        load: Callable[[Stage | None], Load] = lambda more: Load(),
     ) -> None:
         self._redis = redis
         self._discard = discard
         self._least_seconds = least_seconds
+        self._load = load
         self._books = Books(worker, lease_ms=lease_ms, retention_seconds=retention_seconds)
         self._queue = worker.queues[0]
         self._intermediate = self._queue.intermediate_queue_key
@@ -191,7 +194,8 @@ class Ledger:
             self._books.push_front(entry)
             return Refusal.NO_ROOM
         execution = self._books.start(entry, at)
-        self._offered = Taken(_claim_of(found, execution, at), alone)
+        self._books.tell(entry, self._load(found.stage))
+        self._offered = Taken(door.claim_of(found, execution, at), alone)
         return self._offered
 
     def _finish(self, entry: Entry, claim: Claim, result: Result) -> GenerationState | None:
@@ -202,6 +206,7 @@ class Ledger:
         if standing is Standing.OVER:  # the reply to our EXEC was lost
             return state_after(result)
         entry.pipe.multi()
+        self._books.tell(entry, self._load(None))
         if standing is Standing.WITHDRAWN or (isinstance(result, Handed) and entry.unwanted):
             entry.leftovers.extend(result.keys if isinstance(result, Handed) else ())
             result = CANCELED
@@ -282,18 +287,3 @@ class Ledger:
         if not waiting:
             line.leave(entry.pipe, keys.line(self._queue.name), entry.id)
         return waiting
-
-
-def _claim_of(found: Generation, execution: str, at: float) -> Claim:
-    number, drawn = found.stage_number, stages(found.spec)
-    return Claim(
-        id=found.id,
-        execution=execution,
-        whole=found.spec,
-        stage=drawn[number],
-        created_at=found.created_at,
-        started_at=at,
-        queued_at=found.queued_at or found.created_at,
-        following=drawn[number + 1 :],
-        past=Past(found.handed, found.stage_metrics, found.warnings),
-    )

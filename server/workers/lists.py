@@ -31,9 +31,11 @@ class Lists:
         return [raw.decode() for raw in found if is_id(raw)]
 
     def unleased(self) -> list[tuple[str, str]]:
-        """Job and execution of everything that is started but has no lease, newest first."""
+        """Job and execution of everything that is started but has no lease, oldest first, so
+        that whoever claims meanwhile begins with the oldest."""
         # Not by RQ's reader: it cleans up first, which loses jobs, and trips over strange members.
-        members = self._redis.zrange(self._started, 0, -1, desc=True)
+        # Its scores are of whole seconds, so they do not tell the order.
+        members = sorted(self._redis.zrange(self._started, 0, -1))
         started = [pair for member in members if (pair := job_and_execution(member))]
         with self._redis.pipeline(transaction=False) as pipe:
             for _, execution in started:

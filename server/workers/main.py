@@ -66,6 +66,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         peak_memory_bytes=denoiser.peak_memory_bytes,
         safety=card.safety,
         speed=speed,
+        warm_up=warm_up,
         show=partial(previews.show, redis),
         begin_engine=all_cores,
         begin_publisher=one_core,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from server import forecast
-from server.forecast import Speed
+from server.forecast import Load, Speed
 from server.stages import Stage
 from server.workers.engine import Step
 
@@ -46,6 +46,11 @@ class Meter:
         known = {"drift": round(self._drift, 3), "largest_pixels": largest}
         return self._measured.model_copy(update=known)
 
+    def adopt(self, speed: Speed) -> None:
+        """It was measured once more; what fits in memory is known from before."""
+        known = {"largest_pixels": self._measured.largest_pixels} if self._measured else {}
+        self._measured, self._drift = speed.model_copy(update=known), 1.0
+
     def stepped(self, step: Step) -> None:
         """A step has ended just now. What was between it and the one before counts as its own."""
         now, before = self._clock(), self._ended_at
@@ -61,13 +66,20 @@ class Meter:
         """There is nothing to step: what comes before the next step is no part of it."""
         self._ended_at = None
 
-    def work(self, stage: Stage) -> float:
-        """Seconds that a stage takes of this device when it is busy."""
-        return 0.0 if self._measured is None else forecast.work(stage, self._measured)
+    def load(self, stage: Stage) -> Load:
+        """What a stage takes of this device, as it was measured."""
+        if self._measured is None:
+            return Load()
+        work = forecast.work(stage, self._measured)
+        return Load(forecast.native_rows(stage, self._measured), work, work)
 
-    def seconds(self, work: float) -> float:
-        """What work that was predicted by the measure takes as things are now."""
-        return work * self._drift
+    def total(self, loads: Sequence[Load]) -> Load:
+        """What these take together, as things are now."""
+        return Load(
+            rows=sum(load.rows for load in loads),
+            held_seconds=self._drift * sum(load.held_seconds for load in loads),
+            work_seconds=self._drift * sum(load.work_seconds for load in loads),
+        )
 
     def duration(self, stage: Stage) -> float:
         """Seconds that a stage takes here if nothing is drawn beside it."""

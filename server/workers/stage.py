@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.forecast import Speed
+from server.forecast import Load, Speed
 from server.spec import AnySpec, Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 from server.stages import Stage
 
@@ -159,8 +159,8 @@ class Studio(Protocol):
     def least_seconds(self, stage: Stage) -> float:
         """That it takes to draw a stage, if nothing goes wrong and nobody is beside it."""
 
-    def work_seconds(self) -> float:
-        """Predicted, of what is left of the claims that are here."""
+    def load(self, more: Stage | None = None) -> Load:
+        """What it has in hand, with `more` too."""
 
     def pulse(self) -> Pulse:
         """What is being drawn at this moment."""

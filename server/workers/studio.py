@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 
 from server.catalog import Safety
 from server.errors import DarkroomError, DeadlineExceeded, Unavailable
-from server.forecast import OPTIMISM, Speed
+from server.forecast import OPTIMISM, Load, Speed
 from server.metrics import WorkerMetrics
 from server.spec import GenerationState, Progress
 from server.stages import Stage
@@ -34,9 +34,11 @@ from server.workers.finishing import Finisher
 from server.workers.flight import Flight, ended_by
 from server.workers.meter import Meter
 from server.workers.preparing import Preparer
+from server.workers.remeasuring import Remeasuring
 from server.workers.showing import Show, Showing
 from server.workers.stage import Claim, Ended, Finish, Pulse, Result
 from server.workers.threads import Threads
+from server.workers.warmup import WarmUp
 
 log = logging.getLogger("darkroom.studio")
 
@@ -58,6 +60,7 @@ class EngineStudio:
         peak_memory_bytes: Callable[[], int],
         safety: Safety = Safety.OFF,
         speed: Speed | None = None,
+        warm_up: WarmUp | None = None,
         show: Show | None = None,
         begin_engine: Callable[[], object] = lambda: None,
         begin_publisher: Callable[[], object] = lambda: None,
@@ -91,6 +94,9 @@ class EngineStudio:
         self._threads = Threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._meter = Meter(speed, too_large=lambda: engine.too_large)
+        self._again = Remeasuring(
+            warm_up, engine, self._meter, self._calls, idle=lambda: not self._flights
+        )
         self._pulse = Pulse()
 
     def start(self, finish: Finish) -> None:
@@ -106,7 +112,7 @@ class EngineStudio:
 
     def admit(self, claim: Claim) -> None:
         """Prepare its tickets, then hand them to the engine's thread."""
-        flight = Flight(claim, work=self._meter.work(claim.stage))
+        flight = Flight(claim, self._meter.load(claim.stage))
         with self._lock:
             self._flights[claim.execution] = flight
         self._threads.submit(self._preparing, self._prepare, flight, archive.SHORTEST_PAUSE_SECONDS)
@@ -138,10 +144,11 @@ class EngineStudio:
         """That it takes to draw a stage, as far as that can be predicted."""
         return OPTIMISM * self._meter.duration(stage)
 
-    def work_seconds(self) -> float:
-        """Predicted, of what is left of the claims that are here."""
+    def load(self, more: Stage | None = None) -> Load:
+        """What it has in hand, with `more` too."""
         with self._lock:
-            return self._meter.seconds(sum(flight.work_left for flight in self._flights.values()))
+            loads = [flight.load for flight in self._flights.values()]
+        return self._meter.total(loads if more is None else [*loads, self._meter.load(more)])
 
     def pulse(self) -> Pulse:
         """What is being drawn at this moment."""
@@ -230,7 +237,7 @@ class EngineStudio:
         if not self._engine.busy:
             self._pulse = Pulse()
             self._meter.rest()
-            self._inbox.get()()
+            self._again.next(self._inbox)()
         while True:
             try:
                 self._inbox.get_nowait()()

@@ -1,5 +1,9 @@
 """What a worker measures before it says it is ready: step time against rows and pixels, the time of
-a decoding, and the memory that both need."""
+a decoding, and the memory that both need.
+
+Whatever else the machine does meanwhile makes a call take longer, never shorter. So the least of a
+few tries counts; where even those cannot be right, that is said, and measured again later.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from server.catalog import Card
@@ -29,6 +35,12 @@ LEAST_EXPONENT, MOST_EXPONENT = 0.5, 1.6
 with them."""
 GAIN = 0.95
 """Of the cost of a row, at which more rows are still worth trying."""
+UNSTEADY = 1.5
+"""Times the least of a few tries; where all others took longer, the least may be no measure."""
+CHEAPER, DEARER = 0.8, 1.5
+"""More rows take no less time than fewer, but for this share, and a row of them no more."""
+ALIKE = 0.1
+"""What two runs may differ by, as a share, and have measured the same."""
 
 
 class Gauge(Protocol):
@@ -46,12 +58,13 @@ class Gauge(Protocol):
 
 @dataclass(slots=True)
 class WarmUp:
-    """Runs once, on the thread that will step.
+    """Runs on the thread that steps, while nothing is drawn.
 
     Args:
         max_rows: more are never drawn together.
         full_rows: so many share a step, whatever is measured, if the operator has said so; then
             little is measured.
+        call: around each call to the device.
     """
 
     denoiser: Denoiser
@@ -60,6 +73,9 @@ class WarmUp:
     gauge: Gauge
     full_rows: int | None = None
     clock: Callable[[], float] = time.perf_counter
+    call: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    doubts: list[str] = field(default_factory=list)
+    """Why the last run cannot be right; empty where all is well."""
     _needed_bytes: int = 0
     _filled: bool = False
     """More rows than were measured do not fit."""
@@ -71,8 +87,10 @@ class WarmUp:
         Raises:
             OutOfMemory: not even one ticket fits.
         """
+        self.doubts, self._needed_bytes, self._filled = [], 0, False
         states: list[State] = []
         curve = self._curve(states)
+        self.doubts += implausible(curve)
         full = self.full_rows or self._full(curve)
         decode_seconds = self._decode(states[0])
         pixels = states[0].pixels
@@ -143,16 +161,20 @@ class WarmUp:
     def _best_of(self, states: Sequence[object]) -> float:
         """The least of a few calls after one that is not counted."""
         self.gauge.begin()
-        self.denoiser.predict(states)
-        self.denoiser.wait()
+        self._predict(states)
         self._needed_bytes = max(self._needed_bytes, self.gauge.grown_bytes() // len(states))
-        times = []
-        for _ in range(1 if self.full_rows else REPEATS):
+        times = sorted(self._predict(states) for _ in range(1 if self.full_rows else REPEATS))
+        if len(times) > 1 and times[1] > UNSTEADY * times[0]:
+            fast, slow = 1000 * times[0], 1000 * times[-1]
+            self.doubts.append(f"one step took {fast:.1f} ms, and the same again {slow:.1f} ms")
+        return times[0]
+
+    def _predict(self, states: Sequence[object]) -> float:
+        with self.call():
             began = self.clock()
             self.denoiser.predict(states)
             self.denoiser.wait()
-            times.append(self.clock() - began)
-        return min(times)
+            return self.clock() - began
 
     def _decode(self, state: State) -> float:
         self.gauge.begin()
@@ -164,9 +186,10 @@ class WarmUp:
 
     def _read(self, state: State) -> None:
         """Noise is decoded here; that an autoencoder makes no picture of it says nothing."""
-        for picture in self.denoiser.decode([state]):
-            with contextlib.suppress(NotFinite):
-                picture.array()
+        with self.call():
+            for picture in self.denoiser.decode([state]):
+                with contextlib.suppress(NotFinite):
+                    picture.array()
 
     def _exponent(self, measured: tuple[int, float], pixels: int) -> float:
         """By a step of as many rows of a quarter of the pixels."""
@@ -179,10 +202,31 @@ class WarmUp:
             return 1.0
         if min(seconds, smaller) <= 0 or states[0].pixels == pixels:
             return 1.0
-        exponent = math.log(seconds / smaller) / math.log(pixels / states[0].pixels)
-        return round(min(MOST_EXPONENT, max(LEAST_EXPONENT, exponent)), 3)
+        times = pixels / states[0].pixels
+        exponent = round(math.log(seconds / smaller) / math.log(times), 3)
+        if exponent > MOST_EXPONENT or seconds < CHEAPER * smaller:
+            self.doubts.append(
+                f"{times:.0f} times the pixels took {seconds / smaller:.1f} times as long"
+            )
+        return min(MOST_EXPONENT, max(LEAST_EXPONENT, exponent))
 
     def _largest(self, pixels: int) -> int:
         """Of the pictures that fit, as memory grows with pixels; 0 where that is not known."""
         free = USABLE * self.gauge.free_bytes()
         return int(pixels * free / self._needed_bytes) if free and self._needed_bytes else 0
+
+
+def implausible(curve: Sequence[tuple[int, float]]) -> list[str]:
+    """What no undisturbed device would show, in words."""
+    return [
+        f"{many} rows took {slow / max(fast, 1e-9):.1f} times as long as {few}"
+        for (few, fast), (many, slow) in pairwise(curve)
+        if slow < CHEAPER * fast or slow / many > DEARER * fast / few
+    ]
+
+
+def alike(one: Speed, other: Speed) -> bool:
+    """Whether two runs have measured the same, so that it is no accident."""
+    pairs = list(zip(one.curve, other.curve, strict=False))
+    near = all(math.isclose(a, b, rel_tol=ALIKE) for (_, a), (_, b) in pairs)
+    return near and math.isclose(one.exponent, other.exponent, abs_tol=ALIKE)

@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from queue import SimpleQueue
 from types import FrameType
 
@@ -84,6 +85,7 @@ class BatchWorker(RqWorker):
             retention_seconds=settings.retention_seconds,
             discard=studio.discard,
             least_seconds=studio.least_seconds,
+            load=studio.load,
         )
         self._takeover = Takeover(
             self._ledger,
@@ -200,8 +202,8 @@ class BatchWorker(RqWorker):
         while len(self._holdings) and self._stops < 2 and time.monotonic() < deadline:
             wait(self._wake, ROOM_SECONDS)
         deadline = time.monotonic() + self._settings.lease_seconds
-        for claim in reversed(self._holdings.unfinished()):  # each goes to the front of the queue
-            self._hand_back(claim, deadline)
+        for claim in sorted(self._holdings.unfinished(), key=lambda claim: claim.id):
+            self._hand_back(claim, deadline)  # the oldest first, as others claim meanwhile
         while len(self._holdings) and time.monotonic() < deadline:
             wait(self._wake, ROOM_SECONDS)
 
@@ -292,7 +294,7 @@ class BatchWorker(RqWorker):
             capacity=self._settings.capacity,
             in_flight=len(self._holdings),
             speed=self._studio.speed(),
-            work_seconds=self._studio.work_seconds(),
+            **asdict(self._studio.load()),
             images=pulse.images,
             step_rows=pulse.step_rows,
             step_seconds=pulse.step_seconds,

@@ -23,6 +23,7 @@ Start = Callable[..., httpx.Client]
 
 SECONDS = 2.0
 """The demo checkpoint's 20 steps, of which the hands' worker takes ten a second, sharing none."""
+SHARING = Speed(native_pixels=128 * 128, curve=((2, 0.1), (8, 0.4)), full_rows=8)
 ROOMY = Speed(native_pixels=128 * 128, curve=((2, 0.1), (8, 0.1)), full_rows=8)
 
 
@@ -40,11 +41,11 @@ def test_two_workers_halve_the_wait(start: Start, hands: Hands) -> None:
     hands.serve(name="another")
     client = start()
     etas = [post(client).json()["eta_seconds"] for _ in range(3)]
-    assert etas == [SECONDS, 1.5 * SECONDS, 2 * SECONDS]
+    assert etas == [SECONDS, SECONDS, 2 * SECONDS]
 
 
 def test_what_workers_hold_counts_as_ahead(start: Start, hands: Hands) -> None:
-    hands.serve(work_seconds=5.0)
+    hands.serve(work_seconds=5.0, held_seconds=5.0, rows=2)
     assert post(start()).json()["eta_seconds"] == 5.0 + SECONDS
 
 
@@ -61,8 +62,8 @@ def test_a_prediction_knows_size_steps_images_and_calls_that_are_shared(
             {"num_inference_steps": 5, "width": 256, "height": 256, "guidance_scale": 1},
         )
     ]
-    # Four pictures share each step, which takes no longer; behind others they take less of it.
-    assert told == pytest.approx([1.0, 0.25 + 0.5, 0.75 - 0.125 + 0.5])
+    # Four pictures share each step, which takes no longer, but then there is no room beside them.
+    assert told == pytest.approx([1.0, 0.25 + 0.5, 0.75 + 0.5])
 
 
 def test_who_would_wait_longer_than_the_bound_is_told_when_to_come_back(
@@ -75,6 +76,40 @@ def test_who_would_wait_longer_than_the_bound_is_told_when_to_come_back(
     # Half a generation must be drawn before there is room, for the next one another whole one.
     assert [answer.headers["retry-after"] for answer in answers[4:]] == ["1", "3"]
     assert hands.queued() == 4
+
+
+def test_a_burst_is_let_in_as_far_as_workers_have_room_and_then_told_when_to_come_back(
+    start: Start, hands: Hands
+) -> None:
+    hands.serve(speed=SHARING)
+    client = start(max_queued_seconds=4 * SECONDS)
+    answers = [post(client, seed=number) for number in range(10)]
+    assert [answer.status_code for answer in answers] == [202] * 5 + [503] * 5
+    # The worker takes in four, which slow each other down; the fifth begins when they are done.
+    etas = [answer.json()["eta_seconds"] for answer in answers[:5]]
+    assert etas == [SECONDS, 2 * SECONDS, 3 * SECONDS, 4 * SECONDS, 8 * SECONDS]
+    told = [int(answer.headers["retry-after"]) for answer in answers[5:]]
+    assert told == sorted(told)
+    assert told[-1] - told[0] == 4 * SECONDS
+    # As soon as they are in its hands, nothing changes: they are counted once, here or there.
+    for answer in answers[:4]:
+        id = answer.json()["id"]
+        line.take(hands.redis, keys.line("demo"), id)
+        hands.begin(id)
+    hands.serve(speed=SHARING, rows=8, held_seconds=4 * SECONDS, work_seconds=4 * SECONDS)
+    assert post(client, seed=100).status_code == 503
+    assert client.get(answers[4].json()["urls"]["self"]).json()["eta_seconds"] == 8 * SECONDS
+
+
+def test_a_deadline_that_the_company_makes_impossible_is_refused(
+    start: Start, hands: Hands
+) -> None:
+    hands.serve(speed=SHARING)
+    client = start()
+    answers = [post(client, deadline_seconds=3.1 * SECONDS) for _ in range(6)]
+    # A prediction may be too long by a third.
+    assert [answer.status_code for answer in answers] == [202] * 4 + [503] * 2
+    assert answers[4].json()["code"] == "deadline_unmeetable"
 
 
 def test_an_empty_queue_takes_what_is_longer_than_the_bound(start: Start) -> None:
@@ -206,13 +241,14 @@ def test_what_has_ended_counts_no_more_but_what_was_drawn_counts_all_day(
     assert over.retry_after <= keys.DAY_SECONDS
 
 
-def test_each_who_is_refused_is_promised_another_moment(submit: Any) -> None:
-    terms = Terms(max_seconds=3, workers=2)
-    for _ in range(4):
+def test_each_who_is_refused_is_promised_another_moment(submit: Any, hands: Hands) -> None:
+    hands.serve(name="another")
+    terms = Terms(max_seconds=1)
+    for _ in range(3):
         submit("own", terms)
-    told = [submit("own", terms).retry_after for _ in range(4)]
+    told = [submit("own", terms).retry_after for _ in range(5)]
     # Two workers draw two seconds of work in one: so far apart is what they can take.
-    assert told == pytest.approx([1.0, 1.0, 1.5, 2.0], abs=0.2)
+    assert told == pytest.approx([1.0, 1.0, 1.5, 2.0, 2.5], abs=0.2)
 
 
 def test_who_comes_back_as_told_is_let_in_before_who_was_not(submit: Any, redis: Redis) -> None:
@@ -228,15 +264,17 @@ def test_who_comes_back_as_told_is_let_in_before_who_was_not(submit: Any, redis:
     assert not isinstance(submit("own", first), DarkroomError)
 
 
-def test_a_time_to_come_back_counts_all_workers(submit: Any) -> None:
+def test_a_time_to_come_back_counts_all_workers(submit: Any, hands: Hands) -> None:
+    for name in ("second", "third", "fourth"):
+        hands.serve(name=name)
     for _ in range(12):
         submit("own", Terms())
-    late = submit("own", Terms(workers=4, latest_seconds=4))
+    late = submit("own", Terms(latest_seconds=1))
     assert late.retry_after == pytest.approx(2.0)
-    own = submit("own", Terms(workers=4, owner_seconds=9))
+    own = submit("own", Terms(owner_seconds=9))
     assert own.retry_after == pytest.approx(1.0)
     submit("other", Terms())
-    own = submit("own", Terms(workers=4, owner_seconds=5))
+    own = submit("own", Terms(owner_seconds=5))
     assert own.retry_after == pytest.approx(4.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from server.api import auth
 from server.api.app import make_server
 from server.api.auth import FAILURES, Guarded
 from server.api.scopes import NEEDED
-from server.broker import Scope, accounts, keys
+from server.broker import Scope, accounts, keys, sightings
 from server.catalog import load_catalog
 from server.config import Settings
 from tests.api.house import Hands, bearer, gateway, key_of, wait_until
@@ -29,7 +30,7 @@ from tests.redis_server import RedisServer
 
 ID = "gen_" + "0" * 32
 PATHS = {"{id}": ID, "{index}": "0", "{name}": "demo", "{file}": "app.js"}
-DOCS = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+DOCS = {"/openapi.json", "/docs"}
 GUARDED = [name for name, needed in NEEDED.items() if needed is not None]
 UNKNOWN = f"dr_{'0' * 12}_{'x' * 43}"
 
@@ -272,6 +273,87 @@ def test_an_error_says_what_is_left_too(locked: httpx.Client, redis: Redis) -> N
     key = key_of(redis, requests_per_minute=5)
     answer = locked.get(f"/v1/generations/{ID}", headers=bearer(key))
     assert (answer.status_code, answer.headers["ratelimit"].split(";")[1]) == (404, "r=4")
+
+
+@pytest.mark.parametrize("quotas", [{}, {"max_concurrent": 2, "daily_seconds": 500.0}])
+def test_what_is_accepted_says_it_too_beside_other_quotas(
+    locked: httpx.Client, redis: Redis, quotas: dict[str, Any]
+) -> None:
+    key = key_of(redis, requests_per_minute=5, **quotas)
+    answer = locked.post("/v1/generations", json={"prompt": "x"}, headers=bearer(key))
+    assert answer.status_code == 202
+    for name in ("ratelimit", "ratelimit-policy"):
+        [line] = answer.headers.get_list(name)
+        said = re.findall(r'"([a-z-]+)";', line)
+        assert said == (["generations", "daily-seconds"] if quotas else []) + ["requests"]
+    assert '"requests";r=4;t=' in answer.headers["ratelimit"]
+    assert '"requests";q=5;w=60' in answer.headers["ratelimit-policy"]
+
+
+def test_when_a_key_was_last_used_is_written_down_now_and_then(
+    start: Callable[..., httpx.Client], redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sightings, "WRITE_SECONDS", 0.05)
+    key, other = key_of(redis), key_of(redis)
+    client, began = start(), time.time()
+    assert client.get("/v1/samplers", headers=bearer(key)).status_code == 200
+    assert client.get("/v1/samplers", headers=bearer(other[:-4] + "AAAA")).status_code == 401
+    wait_until(lambda: redis.zcard(keys.SEEN))
+    [(id, seen)] = redis.zrange(keys.SEEN, 0, -1, withscores=True)
+    assert id.decode() == key[3:15]
+    assert (seen % 60, began - 60 <= seen <= time.time()) == (0, True)
+    redis.zadd(keys.SEEN, {key[3:15]: seen + 600})
+    client.get("/v1/samplers", headers=bearer(key))
+    client.get("/v1/samplers", headers=bearer(key_of(redis)))
+    wait_until(lambda: redis.zcard(keys.SEEN) == 2)
+    assert redis.zscore(keys.SEEN, key[3:15]) == seen + 600, "another gateway knows better"
+
+
+def test_a_request_costs_no_question_more_for_that(
+    server: RedisServer, tmp_path: Path, redis: Redis
+) -> None:
+    key = key_of(redis)
+    with gateway(server.url, tmp_path) as client:
+        wait_until(lambda: client.get("/v1/samplers").status_code == 401)
+        with redis.monitor() as monitor:
+            for _ in range(3):
+                client.get("/v1/samplers", headers=bearer(key))
+            redis.echo("the end")
+            asked = []
+            for command in monitor.listen():
+                if command["command"] == "ECHO the end":
+                    break
+                asked.append(command["command"])
+        assert [each for each in asked if "seen" in each] == []
+        assert sum(keys.account(key[3:15]) in each for each in asked) == 3
+    assert redis.zcard(keys.SEEN) == 1, "it is written down when the gateway ends"
+
+
+def test_an_admin_sees_what_every_key_has(locked: httpx.Client, redis: Redis, hands: Hands) -> None:
+    shop = key_of(redis, "shop", daily_seconds=600.0)
+    gone, admin = key_of(redis, "gone"), key_of(redis, "admin", scopes=("admin",))
+    accounts.revoke(redis, gone[3:15])
+    ids = [
+        locked.post("/v1/generations", json={"prompt": "x"}, headers=bearer(shop)).json()["id"]
+        for _ in range(3)
+    ]
+    hands.begin(ids[0])
+    redis.zadd(keys.SEEN, {shop[3:15]: 1_700_000_000 // 60 * 60})
+    assert locked.get("/v1/usage/accounts", headers=bearer(shop)).status_code == 403
+    answer = locked.get("/v1/usage/accounts", headers=bearer(admin))
+    known = {each["account"]["name"]: each for each in answer.json()["accounts"]}
+    mine = known["shop"]
+    assert (mine["queued"], mine["running"], mine["generations"]) == (2, 1, 3)
+    assert mine["limits"]["daily_seconds"] == 600
+    assert mine["account"]["last_used_at"] == "2023-11-14T22:13:00.000Z"
+    assert [known[name]["account"]["state"] for name in ("gone", "admin")] == ["revoked", "good"]
+    own = locked.get("/v1/usage", headers=bearer(shop)).json()
+    assert own["account"].items() <= mine["account"].items()
+    assert {field: mine[field] for field in own if field != "account"} == {
+        field: value for field, value in own.items() if field != "account"
+    }
+    for key in (shop, gone, admin):
+        assert key[16:] not in answer.text
 
 
 def test_guessing_is_slow_and_keeps_nobody_else_out(

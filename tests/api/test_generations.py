@@ -69,6 +69,21 @@ def test_a_running_one_tells_its_progress(
     assert record["eta_seconds"] >= 0
 
 
+def test_when_a_running_one_will_be_done_is_not_told_while_its_workers_are_dead(
+    client: httpx.Client, hands: Hands, submit: Submit
+) -> None:
+    id = submit()
+    hands.begin(id)
+    hands.progress(id, 1)
+    read = lambda: client.get(f"/v1/generations/{id}").json()  # noqa: E731
+    assert read()["eta_seconds"] is not None
+    hands.redis.delete(keys.worker("hands"))  # as when its time to live is over
+    wait_until(lambda: read()["eta_seconds"] is None)
+    assert read()["status"] == "running"
+    hands.serve(state="draining")
+    wait_until(lambda: read()["eta_seconds"] is not None)
+
+
 def test_a_finished_one_shows_its_images_and_where_time_went(
     client: httpx.Client, hands: Hands, submit: Submit
 ) -> None:

@@ -72,7 +72,7 @@ def test_no_file_names_another_host_or_reads_html(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [*SCRIPTS, *(FOLDER / page for page in PAGES.values())])
 def test_every_file_that_is_named_is_there(file: Path) -> None:
-    named = re.findall(r'"/playground/([\w.]+)', file.read_text())
+    named = re.findall(r'"(?:\.|/playground)/([\w.]+)', file.read_text())
     assert [name for name in named if not (FOLDER / name).exists()] == []
 
 

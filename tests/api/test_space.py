@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.supervisor import ready_workers
 from tests.api.house import Hands
 
 MIB = 2**20
@@ -100,10 +102,12 @@ def test_the_other_doors_refuse_likewise(
 def test_readiness_names_it_and_metrics_count_it(start: Start, disk: Disk) -> None:
     client = start(min_free_bytes=100 * MIB)
     assert client.get("/readyz").json()["ready"]
+    here = str(client.base_url)
     disk.free = 5 * MIB
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["reasons"] == ["the image store has 5 MiB left, and keeps 100 MiB free"]
+    assert answer.json()["reasons"] == ["the image store has too little room left"]
+    assert ready_workers(here) == 1, "it is not the workers that are missing"
     assert draw(client).status_code == 503
     page = client.get("/metrics").text
     assert "darkroom_store_free_bytes 5.24288e+06" in page
@@ -116,6 +120,33 @@ def test_a_store_that_is_not_there_refuses_too(start: Start, disk: Disk) -> None
     answer = draw(client)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert answer.json()["detail"] == "the image store is not there"
+
+
+def test_the_log_tells_once_when_it_is_full_and_when_it_is_not(
+    start: Start, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "darkroom.storage")
+    client = start(min_free_bytes=100 * MIB)
+    for disk.free in (10, 9, 200 * MIB, 300 * MIB):
+        for _ in range(3):
+            draw(client)
+    told = [record.getMessage() for record in caplog.records if record.name == "darkroom.storage"]
+    assert told == [
+        "new generations are refused: the image store has 0 MiB left, and keeps 100 MiB free",
+        "the image store takes more again",
+    ]
+
+
+def test_a_store_that_may_not_be_written_is_not_ready(
+    start: Start, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    assert client.get("/readyz").status_code == 200
+    monkeypatch.setattr("server.storage.os.access", lambda path, mode: False)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["reasons"] == ["the image store cannot be written"]
+    assert draw(client).json()["detail"] == "the image store cannot be written"
 
 
 def test_where_it_does_not_matter_nothing_is_refused(start: Start, disk: Disk) -> None:

@@ -118,12 +118,23 @@ def test_the_queue_tells_what_each_worker_does(client: httpx.Client, hands: Hand
 def test_it_is_ready_with_a_worker_and_not_without(
     client: httpx.Client, hands: Hands, redis: Redis
 ) -> None:
-    assert client.get("/readyz").json()["checkpoints"]["demo"] == {"ready_workers": 1}
+    ready = {"ready": True, "reasons": [], "missing": []}
+    assert client.get("/readyz").json() == ready | {"checkpoints": {"demo": {"ready_workers": 1}}}
     redis.flushall()
     hands.serve(state="draining")
     answer = client.get("/readyz")
-    assert (answer.status_code, answer.json()["reasons"]) == (503, ["no worker is ready"])
+    assert answer.status_code == 503
+    waiting = {"ready": False, "reasons": ["no worker is ready"], "missing": ["demo"]}
+    assert answer.json() == waiting | {"checkpoints": {}}
     assert client.get("/healthz").status_code == 200
+
+
+def test_readiness_names_what_ought_to_be_served_and_is_not(start: Start, hands: Hands) -> None:
+    client = start(workers="demo sd-v1-5@cuda:0 sd-v1-5@cuda:1 sdxl-base")
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["missing"]) == (200, ["sd-v1-5", "sdxl-base"])
+    hands.serve("sd-v1-5", name="late")
+    assert client.get("/readyz").json()["missing"] == ["sdxl-base"]
 
 
 def test_metrics_count_routes_and_not_addresses(start: Start) -> None:

@@ -48,6 +48,18 @@ MUTANTS = (
         "self._rescue(entry, execution))",
     ),
     Mutant(
+        "what a claim says of the worker's hands",
+        "workers/ledger.py",
+        "self._books.tell(entry, self._load(found.stage))",
+        "pass",
+    ),
+    Mutant(
+        "what an end says of the worker's hands",
+        "workers/ledger.py",
+        "self._books.tell(entry, self._load(None))",
+        "pass",
+    ),
+    Mutant(
         "the token check",
         "workers/entry.py",
         'if self.raw and self.raw.get(keys.HOLDER.encode(), b"") != token:',
@@ -156,6 +168,13 @@ MUTANTS = (
         "elseif redis.call('LPOS', intermediate, id) then",
         "elseif false then",
         ("tests/queue/test_line.py",),
+    ),
+    Mutant(
+        "that of what was taken over the oldest is first",
+        "broker/line.py",
+        "(waits or other < id) do",
+        "waits do",
+        ("tests/queue/test_takeover_order.py",),
     ),
     Mutant(
         "the idempotency of a submit",

@@ -28,6 +28,7 @@ from rq.serializers import JSONSerializer
 from server.broker import keys, line, submit
 from server.broker.record import Generation
 from server.config import Settings
+from server.forecast import Demand
 from server.spec import new_generation_id
 from server.workers.link import connect
 from server.workers.worker import BatchWorker
@@ -106,7 +107,12 @@ class Desk:
             created_at=time.time() if created_at is None else created_at,
         )
         names, values = submit.arguments(
-            generation, self.redis, terms=submit.Terms(), retention=600, idempotency=None
+            generation,
+            self.redis,
+            demand=Demand(),
+            terms=submit.Terms(),
+            retention=600,
+            idempotency=None,
         )
         accepted, id, *_ = self.redis.eval(submit.SCRIPT, len(names), *names, *values)
         assert accepted == b"accepted"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from server.forecast import Speed
+from server.forecast import Load, Speed
 from server.spec import GenerationState, ImageInfo, Metrics, Progress
 from server.stages import Stage
 from server.workers.stage import Claim, Drawn, Ended, Finish, Handed, Pulse, Result
@@ -117,8 +117,11 @@ class ScriptedStudio:
     def least_seconds(self, stage: Stage) -> float:
         return 0.0
 
-    def work_seconds(self) -> float:
-        return 0.0
+    def load(self, more: Stage | None = None) -> Load:
+        with self._lock:
+            stages = [claim.stage for claim in self.claims.values()] + ([more] if more else [])
+        images = sum(stage.spec.num_images for stage in stages)
+        return Load(2.0 * images, 1.0 * images, 1.0 * images)
 
     def pulse(self) -> Pulse:
         return Pulse()

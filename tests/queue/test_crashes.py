@@ -194,7 +194,7 @@ def test_what_is_popped_while_draining_goes_back(desk, crew):
 
 @pytest.mark.parametrize("impatience", ["second signal", "grace is over"])
 def test_what_does_not_finish_is_handed_back_uncharged(desk, crew, impatience):
-    ids = [desk.submit() for _ in range(2)]
+    ids = sorted(desk.submit() for _ in range(2))
     drain = 30.0 if impatience == "second signal" else 0.2
     worker = crew.process(drain_seconds=drain)
     held_by(desk, worker, ids)

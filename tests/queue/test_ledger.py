@@ -72,6 +72,20 @@ def test_of_two_claimers_one_wins(desk, mine, theirs, slow):
     assert desk.states(id) == ["queued", "running"]
 
 
+def test_what_a_worker_holds_is_told_with_each_claim_and_each_end(desk, mine):
+    worker = mine._books._worker.name
+    told = lambda: desk.redis.hmget(keys.worker(worker), "rows", "held_seconds", "work_seconds")  # noqa: E731
+    claimed = taken(mine, desk)
+    assert told() == [None] * 3, "it was never there, or is there no more"
+    desk.redis.hset(keys.worker(worker), "state", "ready")
+    another = taken(mine, desk)
+    assert [float(each) for each in told()] == [2, 1, 1]
+    desk.redis.hset(keys.worker(worker), "rows", 8)
+    mine.finish(another, drawn(another))
+    assert [float(each) for each in told()] == [0, 0, 0]
+    mine.finish(claimed, drawn(claimed))
+
+
 def test_a_slow_claimer_loses_to_a_rescuer_of_the_intermediate_list(desk, mine, theirs, slow):
     desk.submit()
     id = mine.pop(1.0)

@@ -42,7 +42,8 @@ class Waiting:
         return str(id.decode())
 
     def before(self, id: str) -> tuple[int, float]:
-        count, seconds = self.redis.eval(line.BEFORE, 1, QUEUE, LINE, id)
+        before = "local n, s = before(ARGV[1], KEYS[1], ARGV[2]); return {n, s .. ''}"
+        count, seconds = self.redis.eval(line.LIBRARY + before, 1, QUEUE, LINE, id)
         return count, float(seconds)
 
     def all(self) -> list[str]:
@@ -139,6 +140,25 @@ def test_what_is_popped_while_another_is_being_claimed_spares_nobody_a_turn(
     rested = dict(waiting.redis.zrange(f"{LINE}:rested", 0, -1, withscores=True))
     assert rested[b"busy"] == 3.0
     assert waiting.redis.keys(f"{LINE}:of:*") == []
+
+
+@pytest.mark.parametrize("drawn", [True, False], ids=["drawn", "canceled"])
+def test_of_owners_who_come_once_only_so_many_are_remembered_who_owe_most(
+    waiting: Waiting, drawn: bool
+) -> None:
+    waiting.join("debtor", seconds=9)
+    waiting.next()
+    for number in range(line.MOST_RESTED + 50):
+        id = waiting.join(f"guest-{number}-")
+        if drawn:
+            waiting.next()
+        else:
+            line.leave(waiting.redis, LINE, id)
+    rested = waiting.redis.zrange(f"{LINE}:rested", 0, -1)
+    assert len(rested) <= line.MOST_RESTED + 1
+    assert b"debtor" in rested
+    assert waiting.redis.hlen(f"{LINE}:weights") == len(rested)
+    assert len(waiting.redis.keys(f"{LINE}*")) <= 4  # of the line, not of an owner
 
 
 MOVES = st.lists(

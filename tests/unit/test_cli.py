@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from server import __version__, following
+from server.broker import accounts, keys
 from server.catalog import load_catalog
+from server.embedded import EmbeddedRedis, may_hold
 from server.errors import DarkroomError
 from server.listener import is_loopback, listen, url, url_of
 
@@ -44,6 +49,25 @@ def test_version(darkroom: Darkroom) -> None:
 )
 def test_help_has_an_example(darkroom: Darkroom, command: str) -> None:
     assert f"darkroom {command} " in darkroom(command, "--help").stdout.partition("Example")[2]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve",
+        "gateway",
+        "worker",
+        "generate",
+        "sweep",
+        "replay",
+        "checkpoints verify",
+        "keys create",
+    ],
+)
+def test_help_reads_well(darkroom: Darkroom, command: str) -> None:
+    said = darkroom(*command.split(), "--help").stdout
+    assert f"Usage: darkroom {command} " in said
+    assert not re.search(r"default: \(|range>|list\[|\[/", said), said
 
 
 def test_help_names_the_environment_variables(darkroom: Darkroom) -> None:
@@ -186,10 +210,35 @@ def test_a_broken_settings_file_is_named(darkroom: Darkroom, tmp_path: Path) -> 
     assert "darkroom.toml" in ended.stderr
 
 
-def test_without_keys_only_this_machine_may_come_in(darkroom: Darkroom) -> None:
+def test_without_keys_only_this_machine_may_come_in(darkroom: Darkroom, tmp_path: Path) -> None:
     ended = darkroom("serve", "--host", "0.0.0.0")
     assert ended.returncode == 1
     assert "--insecure-no-auth" in ended.stderr
+    assert not (tmp_path / "data").exists(), "nothing was started before"
+
+
+@pytest.mark.parametrize("rewritten", [False, True], ids=["as logged", "rewritten"])
+def test_a_house_without_keys_is_known_before_its_redis_is_started(
+    darkroom: Darkroom, tmp_path: Path, rewritten: bool
+) -> None:
+    refused, locked = EmbeddedRedis(tmp_path / "refused"), EmbeddedRedis(tmp_path / "locked")
+    for each in (refused, locked):
+        each.start()
+        with Redis.from_url(each.url) as redis:
+            redis.set("darkroom:something", "else")
+            if each is locked:
+                accounts.create(redis, "me", scopes=(accounts.Scope.GENERATE,))
+            if rewritten:
+                redis.bgrewriteaof()
+                while redis.info("persistence")["aof_rewrite_in_progress"]:
+                    time.sleep(0.01)
+        each.stop()
+        each.log.unlink()
+    for folder, known in ((refused.folder, False), (locked.folder, True)):
+        assert may_hold(folder.parent, keys.LOCKED) is known
+    said = darkroom("serve", "--host", "0.0.0.0", "--data-dir", "refused").stderr
+    assert "there are no API keys" in said
+    assert not refused.log.exists(), "Redis was not started"
 
 
 def test_a_port_in_use_is_said_before_anything_starts(darkroom: Darkroom, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Darkroom:
         claim, denoiser = a_claim("a", num_images=len(pictures)), SimulatedDenoiser()
         states = [denoiser.prepare(claim.stage, i, Inputs()) for i in range(len(pictures))]
         tickets = [Ticket("a", index, state, 0, 1e12) for index, state in enumerate(states)]
-        self.flight = Flight(claim, tickets, pictures=dict(enumerate(pictures)))
+        self.flight = Flight(claim, tickets=tickets, pictures=dict(enumerate(pictures)))
 
     def decode_again(self, state):
         self.asked.append(state.seed)

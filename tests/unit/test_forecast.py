@@ -83,17 +83,6 @@ def test_in_a_full_device_work_adds_up_to_the_time_it_takes():
     assert max(drawn(many)) == pytest.approx(predicted, rel=0.1)
 
 
-def test_the_end_of_each_that_waits_is_predicted_within_a_quarter():
-    many = [a_stage(num_inference_steps=steps) for steps in (20, 10, 30) * 12]
-    ends, ahead = drawn(many), 0.0
-    for stage, end in zip(many, ends, strict=True):
-        wait = forecast.wait(ahead, 1, forecast.slack(stage, SPEED))
-        told = wait + forecast.duration(stage, SPEED, company=SPEED.full_rows)
-        if ahead > 1.0:  # at first all begin at once, which is no steady load
-            assert told == pytest.approx(end, rel=0.25)
-        ahead += forecast.work(stage, SPEED)
-
-
 def test_several_images_share_calls_as_far_as_that_gains_anything():
     one, four, eight = (a_stage(num_images=n, num_inference_steps=10) for n in (1, 4, 8))
     assert forecast.duration(four, SPEED) == pytest.approx(10 * SPEED.step_seconds(8))
@@ -102,8 +91,19 @@ def test_several_images_share_calls_as_far_as_that_gains_anything():
 
 
 def test_workers_that_differ_count_by_what_they_get_done():
-    assert forecast.together([1.0, 1.0]) == 1.0
-    assert forecast.together([1.0, 3.0]) == pytest.approx(1.5)
+    slower = SPEED.model_copy(update={"drift": 3.0})
+    one, both = (forecast.demand(a_stage(), speeds, 4) for speeds in ([SPEED], [SPEED, slower]))
+    assert both.work == pytest.approx(1.5 * one.work)
+
+
+def test_what_a_stage_asks_for_depends_on_how_many_a_worker_holds():
+    stage = a_stage(num_inference_steps=10)
+    two, four, eight = (forecast.demand(stage, [SPEED], capacity) for capacity in (2, 4, 8))
+    assert (four.rows, four.company, four.alone) == (2, 6, pytest.approx(0.10))
+    assert two.company == 2
+    assert four.shared == eight.shared == pytest.approx(10 * SPEED.step_seconds(8))
+    assert eight.company == 6, "what a call is full with is all that is drawn at once"
+    assert forecast.demand(stage, [], 4) == forecast.Demand()
 
 
 @pytest.mark.parametrize(

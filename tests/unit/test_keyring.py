@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from server.broker import accounts
+from server.broker import Broker, accounts, keys
 from server.embedded import EmbeddedRedis
+from tests.builders import a_spec
 from tests.redis_server import RedisServer
 
 KEY = r"dr_[0-9a-f]{12}_[A-Za-z0-9_-]{43}"
@@ -54,12 +58,22 @@ def darkroom(server: RedisServer, redis: Redis, tmp_path: Path) -> Darkroom:
 
 
 def test_a_key_goes_alone_into_a_pipe(darkroom: Darkroom, redis: Redis) -> None:
-    made = darkroom("keys", "create", "shop")
+    made = darkroom("keys", "create", "shop", "--quiet")
     assert re.fullmatch(KEY + "\n", made.stdout), made.stderr
     assert made.stderr == ""
     [account] = accounts.every(redis)
     assert (account.name, account.scopes) == ("shop", (accounts.Scope.GENERATE,))
     assert accounts.is_locked(redis)
+
+
+def test_that_the_first_key_locks_the_house_is_said_even_if_the_key_goes_into_a_file(
+    darkroom: Darkroom,
+) -> None:
+    first, second = (darkroom("keys", "create", name) for name in ("one", "two"))
+    assert first.stderr == "It is the first one: from now on every door wants a key.\n"
+    assert second.stderr == ""
+    for made in (first, second):
+        assert re.fullmatch(KEY + "\n", made.stdout)
 
 
 def test_what_a_key_may_do_is_said_when_it_is_made(darkroom: Darkroom, redis: Redis) -> None:
@@ -77,6 +91,76 @@ def test_what_a_key_may_do_is_said_when_it_is_made(darkroom: Darkroom, redis: Re
     said = darkroom("keys", "list").stdout
     for part in (account.id, "shop", "good until", "read generate", "demo sd-v1-5", "4 at once"):
         assert part in said
+
+
+def queued(server: RedisServer, owner: str) -> str:
+    """A generation of this owner, accepted as a gateway does it."""
+
+    async def act() -> str:
+        broker = Broker(server.url, retention_seconds=600)
+        try:
+            generation, _ = await broker.submit(a_spec(), owner=owner, works=(2.5,))
+        finally:
+            await broker.close()
+        return generation.id
+
+    with Redis.from_url(server.url) as redis:
+        redis.set(keys.served("demo"), "1")
+    return asyncio.run(act())
+
+
+def test_a_list_says_what_each_key_has_and_when_it_was_last_used(
+    darkroom: Darkroom, redis: Redis, server: RedisServer
+) -> None:
+    busy = darkroom("keys", "create", "busy", "--daily-seconds", "3600").stdout[3:15]
+    idle = darkroom("keys", "create", "idle").stdout[3:15]
+    ids = [queued(server, busy) for _ in range(3)]
+    redis.hset(keys.generation(ids[0]), "status", "running")
+    redis.set(keys.spent(busy, time.time()), "812.25")
+    redis.zadd(keys.SEEN, {busy: 1_700_000_000 // 60 * 60})
+    said = darkroom("keys", "list").stdout
+    line = next(line for line in said.splitlines() if busy in line)
+    for part in ("1 running, 2 queued", "812.2 of 3600 s", "2023-11-14 22:13"):
+        assert part in line
+    assert re.search(rf"{idle} +idle .* - +0.0 s +never", said)
+
+
+def test_a_program_gets_the_list_as_the_api_has_it(
+    darkroom: Darkroom, redis: Redis, server: RedisServer
+) -> None:
+    key = darkroom("keys", "create", "shop", "--concurrent", "4").stdout.strip()
+    queued(server, key[3:15])
+    said = darkroom("keys", "list", "--json").stdout
+    [found] = json.loads(said)["accounts"]
+    account = found["account"]
+    assert (account["id"], account["state"], account["last_used_at"]) == (key[3:15], "good", None)
+    assert (found["queued"], found["running"], found["queued_seconds"]) == (1, 0, {"demo": 2.5})
+    assert found["limits"]["generations"] == 4
+    assert key[16:] not in said
+    redis.flushall()
+    assert json.loads(darkroom("keys", "list", "--json").stdout) == {"accounts": []}
+
+
+def test_a_key_that_was_revoked_says_since_when(darkroom: Darkroom) -> None:
+    id = darkroom("keys", "create", "shop").stdout[3:15]
+    first, second = (darkroom("keys", "revoke", id) for _ in range(2))
+    assert first.stdout == f"shop, {id}: revoked\n"
+    assert re.fullmatch(rf"shop, {id}: already revoked since [-0-9]+ [:0-9]+\n", second.stdout)
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_what_a_revoked_key_has_queued_can_be_canceled(
+    darkroom: Darkroom, redis: Redis, server: RedisServer
+) -> None:
+    mine, other = (darkroom("keys", "create", name).stdout[3:15] for name in ("me", "other"))
+    waits, runs, theirs = queued(server, mine), queued(server, mine), queued(server, other)
+    redis.hset(keys.generation(runs), "status", "running")
+    said = darkroom("keys", "revoke", mine, "--cancel").stdout
+    assert said.splitlines()[1] == "canceled 1 that waited; asked 1 that run to stop"
+    assert redis.hget(keys.generation(waits), "status") == b"canceled"
+    assert redis.hget(keys.generation(runs), "cancel_requested") == b"1"
+    assert redis.hget(keys.generation(theirs), "status") == b"queued"
+    assert redis.lrange("rq:queue:demo", 0, -1) == [runs.encode(), theirs.encode()]
 
 
 def test_a_list_says_which_keys_are_good_and_shows_none(darkroom: Darkroom, redis: Redis) -> None:

@@ -127,3 +127,18 @@ def test_a_bound_that_is_lowered_again_waits_again():
     now = RECOVERY_SECONDS + 1
     bound.recover()
     assert bound.pixels == 200
+
+
+def test_another_bound_holds_at_once_but_what_did_not_fit_is_not_tried():
+    now = 0.0
+    bound = a_bound(1000, lambda: now)
+    bound.allow(4000)
+    assert bound.pixels == 4000
+    bound.lower([Held(1000)])
+    bound.allow(8000)
+    assert bound.pixels == 500
+    now = RECOVERY_SECONDS
+    bound.recover()
+    assert bound.pixels == 1000
+    bound.allow(200)
+    assert bound.pixels == 200

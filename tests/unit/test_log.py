@@ -41,6 +41,17 @@ def test_nobodys_id_can_forge_a_console_line(root):
     assert line.endswith(r"x [x\nforged\x1b[31m]")
 
 
+def test_a_console_line_ends_with_the_ids_that_it_is_about(root):
+    out = io.StringIO()
+    log.configure("console", "info", out)
+    about = {"account": "4f1c9f0e81aa"}
+    logging.getLogger("darkroom.test").info("one", extra=about | {"generation": "gen_1"})
+    logging.getLogger("darkroom.test").info("two", extra=about)
+    one, two = out.getvalue().splitlines()
+    assert one.endswith("one [gen_1] [4f1c9f0e81aa]")
+    assert two.endswith("two [4f1c9f0e81aa]")
+
+
 def test_a_traceback_is_kept(root):
     out = io.StringIO()
     log.configure("console", "info", out)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.forecast import Speed
+from server.forecast import Load, Speed
 from server.stages import stages
 from server.workers.engine import Step
 from server.workers.meter import Meter
@@ -42,7 +42,7 @@ def test_a_device_that_has_become_slower_says_so(meter, clock):
     step(meter, clock, seconds=0.2)
     assert meter.speed.drift == pytest.approx(2.0, rel=0.01)
     assert meter.duration(STAGE) == pytest.approx(2.0, rel=0.01)
-    assert meter.seconds(meter.work(STAGE)) == pytest.approx(2.0, rel=0.01)
+    assert meter.total([meter.load(STAGE)]).work_seconds == pytest.approx(2.0, rel=0.01)
 
 
 def test_what_passes_between_two_steps_counts_but_a_rest_does_not(meter, clock):
@@ -69,7 +69,15 @@ def test_a_picture_that_did_not_fit_is_the_bound_for_as_long_as_it_counts():
     assert [meter.speed.largest_pixels for meter in meters] == [0, 512 * 512]
 
 
+def test_a_new_measure_takes_the_place_of_the_old_one_but_for_what_fits(clock):
+    meter = Meter(SPEED.model_copy(update={"largest_pixels": 512 * 512}), clock)
+    step(meter, clock, seconds=0.05)
+    meter.adopt(SPEED.model_copy(update={"curve": ((2, 0.05),), "largest_pixels": 1}))
+    assert (meter.speed.drift, meter.speed.largest_pixels) == (1.0, 512 * 512)
+    assert meter.duration(STAGE) == pytest.approx(0.5)
+
+
 def test_without_a_measure_nothing_is_said():
     meter = Meter(None)
     meter.stepped(Step(rows=2, pixels=1, seconds=1.0))
-    assert (meter.speed, meter.work(STAGE), meter.duration(STAGE)) == (None, 0, 0)
+    assert (meter.speed, meter.load(STAGE), meter.duration(STAGE)) == (None, Load(), 0)

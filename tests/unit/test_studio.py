@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from server.catalog import Safety
 from server.errors import DeviceLost, NotFinite, NotFound, OutOfMemory, Unavailable
-from server.forecast import Speed
+from server.forecast import Load, Speed
 from server.metrics import WorkerMetrics
 from server.spec import Enlarged, GenerationState, Progress, Warn
 from server.storage import ObjectImageStore
@@ -734,12 +734,14 @@ def test_the_pulse_tells_of_the_step_before_and_of_nothing_when_idle(studio):
 def test_what_is_left_is_told_in_seconds_of_work(studio):
     speed = Speed(native_pixels=128 * 128, curve=((2, 0.005),), full_rows=2)
     studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005), speed=speed)
-    assert studio.work_seconds() == 0
-    studio.admit(a_claim("a", num_inference_steps=40))
-    seen = [studio.work_seconds()]
+    assert studio.load().work_seconds == 0
+    claim, approx = a_claim("a", num_inference_steps=40), pytest.approx(0.2)
+    assert studio.load(claim.stage) == Load(rows=2, held_seconds=approx, work_seconds=approx)
+    studio.admit(claim)
+    seen = [studio.load().work_seconds]
     while studio.results.empty():
-        seen.append(studio.work_seconds())
+        seen.append(studio.load().work_seconds)
     assert seen[0] == pytest.approx(0.2, rel=0.2)
     assert any(0 < left < 0.1 for left in seen)
-    assert studio.work_seconds() == 0
+    assert studio.load().work_seconds == 0
     assert studio.speed().drift > 0.5

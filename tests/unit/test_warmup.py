@@ -135,3 +135,54 @@ def test_a_busy_machine_does_not_hold_a_worker_to_few_rows():
     denoiser = ClockedDenoiser(lambda rows: 0.6 + 0.05 * rows)
     assert [rows for rows, _ in warmed(denoiser).curve] == [2, 4]
     assert warmed(denoiser).full_rows == 32
+
+
+def doubts(denoiser):
+    warm_up = WarmUp(denoiser, load_catalog()["demo"], 8, NoGauge(), clock=lambda: denoiser.now)
+    warm_up.run()
+    return warm_up.doubts
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [lambda rows: 1e-3, lambda rows: 1e-3 * rows, lambda rows: 1e-3 * rows**1.4],
+    ids=["all rows in one", "row by row", "short of cache"],
+)
+def test_what_undisturbed_devices_show_is_not_doubted(curve):
+    assert doubts(ClockedDenoiser(curve)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ({2: 1e-3, 4: 1e-4, 8: 1e-4}, "4 rows took 0.1 times as long as 2"),
+        ({2: 1e-3, 4: 2e-3, 8: 9e-3}, "8 rows took 4.5 times as long as 4"),
+    ],
+    ids=["more rows in less time", "dearer rows"],
+)
+def test_a_curve_that_no_device_has_is_doubted(seconds, said):
+    assert doubts(ClockedDenoiser(seconds.get)) == [said]
+
+
+def test_a_step_that_takes_another_time_each_time_is_doubted():
+    times = iter([1, 7e-3, 1e-3, 4e-3, *[1e-3] * 100])
+    assert doubts(ClockedDenoiser(lambda rows: next(times))) == [
+        "one step took 1.0 ms, and the same again 7.0 ms"
+    ]
+
+
+def test_one_slow_try_of_three_is_nothing_special():
+    times = iter([1, 7e-3, 1e-3, 1e-3, *[1e-3] * 100])
+    assert doubts(ClockedDenoiser(lambda rows: next(times))) == []
+
+
+@pytest.mark.parametrize(("exponent", "doubted"), [(-0.5, 1), (0.0, 0), (1.0, 0), (2.5, 1)])
+def test_a_size_that_costs_what_no_size_costs_is_doubted(exponent, doubted):
+    class Sized(ClockedDenoiser):
+        def predict(self, states):
+            self.now += (states[0].pixels / NATIVE) ** exponent
+            return [s.seed for s in states]
+
+    found = doubts(Sized(None))
+    assert len(found) == doubted
+    assert all("4 times the pixels took" in doubt for doubt in found)

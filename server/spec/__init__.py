@@ -1,0 +1,116 @@
+"""The shared vocabulary: what a generation is, in words that every room uses.
+
+A spec is complete: `api` settles defaults, limits and the seed before it makes one, so nobody
+behind it meets an unset field. It is frozen, and it travels through Redis as JSON.
+
+words     what can be chosen: tasks, samplers, formats
+parts     what a spec is made of besides numbers
+tasks     the spec of each task
+outcome   what becomes of it: states, progress, pictures, metrics
+"""
+
+from server.spec.outcome import (
+    GENERATION_ID,
+    TERMINAL,
+    Failure,
+    GenerationState,
+    ImageInfo,
+    Metrics,
+    Progress,
+    Warn,
+    made_at,
+    new_generation_id,
+)
+from server.spec.parts import (
+    ADAPTER_NAME,
+    UPLOADED,
+    WITHOUT_KEYS,
+    Axis,
+    Frozen,
+    Hires,
+    Lora,
+    Refiner,
+    SdxlConditioning,
+    Size,
+    Sweep,
+    Upload,
+    Upscaler,
+)
+from server.spec.tasks import (
+    MAX_INPUT_PIXELS,
+    MAX_PREVIEWS,
+    MAX_SEED,
+    SPEC,
+    AnySpec,
+    DepthToImage,
+    ImageToImage,
+    Inpainting,
+    Spec,
+    TextToImage,
+    Upscale,
+)
+from server.spec.words import (
+    DISTILLED,
+    DISTILLED_STEPS,
+    FROM_NOISE_ONLY,
+    SPACED,
+    TAKES_ETA,
+    TWO_CALLS,
+    Enlarged,
+    LongPrompts,
+    OutputFormat,
+    PromptSyntax,
+    Sampler,
+    Sigmas,
+    Task,
+)
+
+__all__ = [
+    "ADAPTER_NAME",
+    "DISTILLED",
+    "DISTILLED_STEPS",
+    "FROM_NOISE_ONLY",
+    "GENERATION_ID",
+    "MAX_INPUT_PIXELS",
+    "MAX_PREVIEWS",
+    "MAX_SEED",
+    "SPACED",
+    "SPEC",
+    "TAKES_ETA",
+    "TERMINAL",
+    "TWO_CALLS",
+    "UPLOADED",
+    "WITHOUT_KEYS",
+    "AnySpec",
+    "Axis",
+    "DepthToImage",
+    "Enlarged",
+    "Failure",
+    "Frozen",
+    "GenerationState",
+    "Hires",
+    "ImageInfo",
+    "ImageToImage",
+    "Inpainting",
+    "LongPrompts",
+    "Lora",
+    "Metrics",
+    "OutputFormat",
+    "Progress",
+    "PromptSyntax",
+    "Refiner",
+    "Sampler",
+    "SdxlConditioning",
+    "Sigmas",
+    "Size",
+    "Spec",
+    "Sweep",
+    "Task",
+    "TextToImage",
+    "Upload",
+    "Upscale",
+    "Upscaler",
+    "Warn",
+    "made_at",
+    "new_generation_id",
+]
