@@ -15,6 +15,8 @@ from server.spec import GenerationState, ImageInfo, OutputFormat
 from server.storage import ImageStore
 
 FOREVER = "private, max-age=31536000, immutable"
+CREDENTIALS = "Authorization, X-API-Key"
+"""A browser shows what it has kept only to whom it was answered."""
 
 router = APIRouter(prefix=ROOT, tags=["generations"])
 
@@ -65,7 +67,7 @@ async def get_image(
     generation = await gate.broker.get(id, owner=owner)
     image = finished_image(generation, index)
     etag = f'"{image.sha256}"'
-    headers = {"ETag": etag, "Cache-Control": FOREVER}
+    headers = {"ETag": etag, "Cache-Control": FOREVER, "Vary": CREDENTIALS}
     if known(",".join(request.headers.getlist("if-none-match")), etag):
         return Response(status_code=304, headers=headers)
     form = generation.spec.output_format

@@ -292,7 +292,7 @@ class Broker:
 
     @translated
     async def place(self, generation: Generation, demand: Demand) -> Place | None:
-        """Where it is in the queue of its stage, which asks for so much; None when it is in none."""
+        """Where it is in the queue of its stage, which asks for so much; None if in none."""
         if generation.status is not GenerationState.QUEUED:
             return None
         name = generation.checkpoint

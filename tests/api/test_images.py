@@ -26,6 +26,7 @@ def test_an_image_may_be_kept_for_ever(client: httpx.Client, done: str) -> None:
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["etag"] == ETAG
     assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert answer.headers["vary"] == "Authorization, X-API-Key"
     assert answer.headers["content-disposition"] == f'inline; filename="{done}-0.png"'
     assert answer.headers["x-content-type-options"] == "nosniff"
 

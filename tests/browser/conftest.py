@@ -8,9 +8,14 @@ from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from redis import Redis
 
+from tests.api.house import Hands, gateway
+from tests.api.pictures import CARDS
+from tests.redis_server import RedisServer
 from tests.system.conftest import Served
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -123,3 +128,28 @@ def visit(browser: Browser, house: Served) -> Iterator[Visits]:
 def page(visit: Visits) -> Page:
     """The playground on a wide, light screen."""
     return visit().open()
+
+
+@pytest.fixture(scope="module")
+def atelier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Hands]]:
+    """A gateway whose cards offer every task, and somebody who plays its workers."""
+    folder = tmp_path_factory.mktemp("atelier")
+    (folder / "cards.toml").write_text(CARDS)
+    for file in ("Lora/line-art", "Lora/pixel-art", "VAE/sharper"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / f"{file}.safetensors").touch()
+    server = RedisServer()
+    server.start()
+    served = gateway(server.url, folder, catalog=folder / "cards.toml", models_dir=folder)
+    with Redis.from_url(server.url) as redis, served as client:
+        yield client, Hands(redis, folder)
+    server.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, atelier: tuple[httpx.Client, Hands]) -> Iterator[Visit]:
+    with browser.new_context(**WINDOW) as context:
+        context.set_default_timeout(PATIENCE_MS)
+        visit = Visit(context.new_page(), str(atelier[0].base_url).rstrip("/"))
+        yield visit
+        visit.check()

@@ -56,6 +56,13 @@ def test_axe_finds_no_grave_fault_on_the_status_page(visit: Visits, scheme: str)
     assert faults(visit(color_scheme=scheme).open("/status")) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_grave_fault_in_the_reference(visit: Visits, scheme: str) -> None:
+    page = visit(color_scheme=scheme).open("/docs")
+    page.locator("#create_generation summary").click()
+    assert faults(page) == []
+
+
 def test_everything_can_be_done_by_keys(visit: Visits, house: Served) -> None:
     with house.client() as client:
         for _ in range(3):
@@ -102,6 +109,9 @@ def test_nothing_sticks_out_at_any_width(visit: Visits, width: int) -> None:
     assert not page.locator("#detail").evaluate("d => d.scrollWidth > d.clientWidth")
     page.goto(page.url + "status")
     page.wait_for_selector(".queue")
+    assert not page.evaluate(sticks_out)
+    page.get_by_role("link", name="API").click()
+    page.locator("#create_generation summary").click()
     assert not page.evaluate(sticks_out)
 
 

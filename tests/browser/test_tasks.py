@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
-from playwright.sync_api import Browser, Page, expect
-from redis import Redis
+from playwright.sync_api import Page, expect
 
-from tests.api.house import Hands, gateway
-from tests.api.pictures import CARDS, picture
-from tests.browser.conftest import PATIENCE_MS, WINDOW, Visit
+from tests.api.house import Hands
+from tests.api.pictures import picture
+from tests.browser.conftest import Visit
 from tests.browser.hands import draw, told
-from tests.redis_server import RedisServer
-
-
-@pytest.fixture(scope="module")
-def atelier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Hands]]:
-    """A gateway whose cards offer every task, and somebody who plays its workers."""
-    folder = tmp_path_factory.mktemp("atelier")
-    (folder / "cards.toml").write_text(CARDS)
-    server = RedisServer()
-    server.start()
-    with (
-        Redis.from_url(server.url) as redis,
-        gateway(server.url, folder, catalog=folder / "cards.toml") as client,
-    ):
-        yield client, Hands(redis, folder)
-    server.close()
-
-
-@pytest.fixture
-def visitor(browser: Browser, atelier: tuple[httpx.Client, Hands]) -> Iterator[Visit]:
-    with browser.new_context(**WINDOW) as context:
-        context.set_default_timeout(PATIENCE_MS)
-        visit = Visit(context.new_page(), str(atelier[0].base_url).rstrip("/"))
-        yield visit
-        visit.check()
 
 
 def offered(page: Page, selector: str) -> list[str]:
@@ -48,7 +20,7 @@ def offered(page: Page, selector: str) -> list[str]:
 def test_only_what_a_worker_serves_can_be_chosen(
     visitor: Visit, atelier: tuple[httpx.Client, Hands], tmp_path: Path
 ) -> None:
-    client, hands = atelier
+    _, hands = atelier
     hands.serve("any", name="any")
     page = visitor.open()
     assert offered(page, "#checkpoint option") == ["any"]
@@ -69,16 +41,17 @@ def test_only_what_a_worker_serves_can_be_chosen(
     source = tmp_path / "source.png"
     source.write_bytes(picture(128, 128))
     page.set_input_files("#source", source)
-    draw(page, "sharper", noise_level=40)
+    with page.expect_response("**/v1/generations") as answer:
+        draw(page, "sharper", noise_level=40)
     told(page, "#easel-foot", "Waiting")
-    spec = client.get("/v1/generations").json()["generations"][0]["spec"]
+    spec = answer.value.json()["spec"]
     assert (spec["task"], spec["noise_level"], spec["width"]) == ("upscale", 40, 512)
 
 
 def test_depth_takes_a_picture_and_a_chain_ends_with_the_upscaler(
     visitor: Visit, atelier: tuple[httpx.Client, Hands], tmp_path: Path
 ) -> None:
-    client, hands = atelier
+    _, hands = atelier
     hands.serve("any", name="any")
     hands.serve("x4", name="x4")
     page = visitor.open()
@@ -90,11 +63,42 @@ def test_depth_takes_a_picture_and_a_chain_ends_with_the_upscaler(
     source.write_bytes(picture(128, 128))
     page.set_input_files("#source", source)
     page.select_option("#upscaler", "x4")
-    draw(page, "a room")
+    with page.expect_response("**/v1/generations") as answer:
+        draw(page, "a room")
     told(page, "#easel-foot", "Waiting")
-    spec = client.get("/v1/generations").json()["generations"][0]["spec"]
+    spec = answer.value.json()["spec"]
     assert (spec["task"], spec["strength"]) == ("depth-to-image", 0.75)
     assert spec["upscaler"]["checkpoint"] == "x4"
+
+
+def test_loras_and_an_autoencoder_are_asked_for_by_name_and_reused(
+    visitor: Visit, atelier: tuple[httpx.Client, Hands]
+) -> None:
+    _, hands = atelier
+    hands.serve("any", name="any")
+    visitor.expected = ("status of 422",)
+    page = visitor.open()
+    page.click("#more summary")
+    assert offered(page, "#lora-names option") == ["line-art", "pixel-art"]
+    assert offered(page, "#vae option") == ["", "sharper"]
+    page.select_option("#vae", "sharper")
+    draw(page, loras="pixel-art:0.8, pixle-art:x")
+    told(page, "[data-field=loras] .fault", "did you mean pixel-art")
+    with page.expect_response("**/v1/generations") as answer:
+        draw(page, loras=" pixel-art:0.8,line-art:-.5, ")
+    record = answer.value.json()
+    asked = [{"name": "pixel-art", "scale": 0.8}, {"name": "line-art", "scale": -0.5}]
+    assert (record["spec"]["loras"], record["spec"]["vae"]) == (asked, "sharper")
+
+    hands.succeed(record["id"], picture(128, 128))
+    page.wait_for_selector(".frame.developed .shot img")
+    page.click("#defaults")
+    assert (page.input_value("#loras"), page.input_value("#vae")) == ("", "")
+    page.click(".frame .shot")
+    page.get_by_role("button", name="Reuse settings").click()
+    assert page.input_value("#loras") == "pixel-art:0.8, line-art:-0.5"
+    assert page.input_value("#vae") == "sharper"
+    expect(page.locator(".notice")).to_have_count(0)
 
 
 def test_who_comes_before_the_workers_is_told_when_one_is_ready(

@@ -1,15 +1,16 @@
 /** What the server can draw now, and which fields matter to it. Plain values; knows no elements. */
 
-import * as api from "/playground/api.js";
+import * as api from "./api.js";
 
 /**
  * @typedef {{name: string, description: string, native_size: number, tasks: string[],
  *   defaults: Record<string, any>, limits: Record<string, number>}} Checkpoint
  * @typedef {{checkpoints: Checkpoint[], default: string, served: boolean, upscalers: string[],
+ *   loras: string[] | null, vaes: string[] | null,
  *   samplers: {name: string, sigmas: string[], from_noise_only: boolean}[], sweepFields: string[], maxSeed: number}} Abilities
  */
 
-export const TASKS = /** @type {const} */ ({
+export const TASKS = /** @type {Record<string, string>} */ ({
   "text-to-image": "Words",
   "image-to-image": "A picture",
   inpainting: "A part of a picture",
@@ -42,6 +43,8 @@ export async function abilities() {
     checkpoints: served.length ? served : cards.checkpoints,
     served: served.length > 0,
     default: can.default_checkpoint,
+    loras: can.loras, // null where only the workers can see them
+    vaes: can.vaes,
     upscalers: can.upscalers.filter((/** @type {string} */ name) => known.has(name)),
     samplers: samplers.samplers,
     sweepFields: can.sweep_fields,

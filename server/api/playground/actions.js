@@ -1,28 +1,21 @@
 /** Buttons that more than one place has: to take a picture home, and to delete a generation. */
 
-import { h, icon } from "/playground/dom.js";
+import { button, h, hear, icon } from "./dom.js";
 
-/** @param {import("/playground/api.js").Generation} generation @param {import("/playground/api.js").Image} image */
+/** @param {import("./api.js").Generation} generation @param {import("./api.js").Image} image */
 export function downloading({ id, spec }, image) {
   const download = `${id}-${image.index}.${spec.output_format}`;
-  return h("a", { class: "button", href: image.url, download }, icon("download"), "Download");
+  return h("a.button", { href: image.url, download }, icon("download"), "Download");
 }
 
 /** @param {() => void} act @returns {HTMLButtonElement} asks once more, in its own place */
 export function deleting(act) {
-  const button = h("button", { type: "button", class: "danger", text: "Delete" });
-  button.addEventListener("click", () => {
-    if (button.dataset.sure) return act();
-    button.dataset.sure = "yes";
-    button.textContent = "Really delete";
-    button.addEventListener(
-      "blur",
-      () => {
-        delete button.dataset.sure;
-        button.textContent = "Delete";
-      },
-      { once: true },
-    );
-  });
-  return button;
+  let sure = false;
+  const say = (/** @type {boolean} */ now) => {
+    sure = now;
+    made.textContent = now ? "Really delete" : "Delete";
+  };
+  const made = button("Delete", () => (sure ? act() : say(true)), { class: "danger" });
+  hear(made, "blur", () => say(false));
+  return made;
 }

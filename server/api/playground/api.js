@@ -8,13 +8,18 @@
  *   eta_seconds: number | null, progress: Progress, spec: Record<string, any>,
  *   warnings: {code: string, message: string}[], images: Image[], grid: Image | null,
  *   stages: Record<string, any>[], metrics: Record<string, any> | null,
- *   error: {code: string, message: string} | null,
+ *   error: {code: string, message: string} | null, expires_at: string | null,
  *   urls: {self: string, cancel: string, events: string}}} Generation
  */
 
-import { call } from "/playground/key.js";
+import { call } from "./key.js";
 
 const PATIENCE_MILLISECONDS = 5000;
+/** How far the server's clock is ahead of ours. */
+let ahead = 0;
+
+/** @returns {number} what the server's clock shows, in milliseconds, give or take a second */
+export const now = () => Date.now() + ahead;
 
 /** An answer that says what is wrong (RFC 9457), or that there was none. */
 export class Problem extends Error {
@@ -46,6 +51,8 @@ async function ask(path, init) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new Problem({});
   }
+  const told = Date.parse(answer.headers.get("Date") ?? "") + 1000; // it is told late
+  if (told) ahead = told - Date.now();
   if (answer.status === 204) return null;
   const said = await answer
     .json()

@@ -1,23 +1,24 @@
 /** Puts the playground together: form, easel, gallery, detail, and what happens between them. */
 
-import { abilities, takesPicture } from "/playground/abilities.js";
-import * as api from "/playground/api.js";
-import { Detail } from "/playground/detail.js";
-import { at } from "/playground/dom.js";
-import { Easel } from "/playground/easel.js";
-import { ENDED, follow } from "/playground/follow.js";
-import { Form } from "/playground/form.js";
-import { Gallery } from "/playground/gallery.js";
-import { call } from "/playground/key.js";
-import { announce, complain, dismiss, notice } from "/playground/notices.js";
-import { TokenCount } from "/playground/tokens.js";
+import { abilities, takesPicture } from "./abilities.js";
+import * as api from "./api.js";
+import { Detail } from "./detail.js";
+import { at, hear } from "./dom.js";
+import { Easel } from "./easel.js";
+import { expired } from "./expiry.js";
+import { ENDED, follow } from "./follow.js";
+import { Form } from "./form.js";
+import { Gallery } from "./gallery.js";
+import { call } from "./key.js";
+import { announce, complain, dismiss, notice } from "./notices.js";
+import { TokenCount } from "./tokens.js";
 
-/** @typedef {import("/playground/api.js").Generation} Generation */
+/** @typedef {import("./api.js").Generation} Generation */
 
 const AGAIN_MILLISECONDS = 3000;
 const PREVIEWS = 5;
-/** What the form has no place for; it is told of when settings are reused. */
-const UNPLACED = ["hires", "refiner", "loras", "vae", "eta", "guidance_rescale", "depth_map"];
+/** What the form has no place for, or not always; it is told of when settings are reused. */
+const SELDOM = ["hires", "refiner", "loras", "vae", "eta", "guidance_rescale", "depth_map"];
 
 class Playground {
   /** @type {Generation | null} the one on the easel while it is drawn */
@@ -25,9 +26,12 @@ class Playground {
   #leave = () => {};
   #sending = false;
 
-  /** @param {import("/playground/abilities.js").Abilities} can */
+  /** @param {import("./abilities.js").Abilities} can */
   constructor(can) {
-    this.gallery = new Gallery((generation) => this.#opened(generation));
+    this.gallery = new Gallery({
+      opened: (generation) => this.#opened(generation),
+      expired: (generation) => this.#expired(generation),
+    });
     this.easel = new Easel({
       cancel: () => this.cancel(),
       open: (generation, index) => this.detail.open(generation, index),
@@ -49,11 +53,11 @@ class Playground {
     );
     this.form = new Form(can, () => this.#formChanged());
     this.easel.empty(this.form.card.name);
-    this.form.element.addEventListener("submit", (/** @type {Event} */ event) => {
+    hear(this.form.element, "submit", (event) => {
       event.preventDefault();
       this.draw();
     });
-    addEventListener("keydown", (event) => this.#key(event));
+    hear(window, "keydown", (event) => this.#key(event));
   }
 
   async begin() {
@@ -62,7 +66,7 @@ class Playground {
     try {
       await this.gallery.load();
     } catch (error) {
-      return complain(/** @type {api.Problem} */ (error), () => this.begin());
+      return complain(error, () => this.begin());
     }
     const [newest] = this.gallery.active;
     if (newest && !this.#followed) this.#follow(newest);
@@ -81,7 +85,7 @@ class Playground {
       this.#follow(generation);
       at("easel").scrollIntoView({ block: "nearest" });
     } catch (error) {
-      this.#refused(/** @type {api.Problem} */ (error));
+      this.#refused(error);
     } finally {
       this.#sending = false;
       at("draw").removeAttribute("aria-busy");
@@ -96,11 +100,11 @@ class Playground {
       const found = await api.cancel(generation.id);
       if (ENDED.has(found.status)) this.#ended(found);
     } catch (error) {
-      complain(/** @type {api.Problem} */ (error));
+      complain(error);
     }
   }
 
-  /** @param {api.Problem} error */
+  /** @param {unknown} error */
   #refused(error) {
     if (!(error instanceof api.Problem)) throw error;
     const unplaced = this.form.blame(error.errors);
@@ -164,10 +168,18 @@ class Playground {
 
   /** @param {Generation} generation */
   #opened(generation) {
-    if (generation.images.length) return this.detail.open(generation);
+    if (generation.images.length && !expired(generation)) return this.detail.open(generation);
     if (ENDED.has(generation.status)) this.easel.show(generation);
     else this.#follow(generation);
     at("easel").scrollIntoView({ block: "nearest" });
+  }
+
+  /** @param {Generation} generation */
+  #expired(generation) {
+    if (this.easel.shows(generation.id)) this.easel.show(generation);
+    if (!this.detail.shows(generation.id)) return announce("A picture has expired");
+    this.detail.close();
+    notice("The picture that was open has expired.");
   }
 
   /** @param {Generation} generation */
@@ -177,9 +189,10 @@ class Playground {
     dismiss("source");
     this.form.use(spec);
     this.#count();
-    const lost = UNPLACED.filter((name) =>
-      Array.isArray(spec[name]) ? spec[name].length : spec[name],
-    );
+    const lost = SELDOM.filter((name) => {
+      const asked = Array.isArray(spec[name]) ? spec[name].length : spec[name];
+      return asked && (!at(name)?.value || at(name).closest("[hidden]"));
+    });
     if (lost.length) {
       notice(`The form has no place for ${lost.join(", ")}; copy the request to keep it.`, {
         key: "lost",
@@ -193,7 +206,7 @@ class Playground {
     at("prompt").focus();
   }
 
-  /** @param {import("/playground/api.js").Image} image @param {Generation} generation */
+  /** @param {import("./api.js").Image} image @param {Generation} generation */
   async #start(image, generation) {
     try {
       const answer = await call(image.url);
@@ -206,17 +219,16 @@ class Playground {
       this.#count();
       at("source-part").scrollIntoView({ block: "nearest" });
     } catch (error) {
-      complain(/** @type {api.Problem} */ (error));
+      complain(error);
     }
   }
 
   /** @param {Generation} generation */
   async #remove(generation) {
     try {
-      await api.remove(generation.id);
+      if (!expired(generation)) await api.remove(generation.id);
     } catch (error) {
-      if (!(error instanceof api.Problem) || error.code !== "gone")
-        return complain(/** @type {api.Problem} */ (error));
+      if (!(error instanceof api.Problem) || error.code !== "gone") return complain(error);
     }
     this.gallery.drop(generation.id);
     if (this.easel.shows(generation.id)) this.easel.empty(this.form.card.name);
@@ -231,12 +243,11 @@ class Playground {
   }
 
   #reading() {
-    const reading = {
+    return {
       checkpoint: this.form.card.name,
-      prompt_syntax: at("prompt_syntax").value,
-      long_prompts: at("long_prompts").value,
+      prompt_syntax: at("prompt_syntax").value || undefined,
+      long_prompts: at("long_prompts").value || undefined,
     };
-    return Object.fromEntries(Object.entries(reading).filter(([, value]) => value));
   }
 
   #read = "";
@@ -279,7 +290,7 @@ async function begin() {
   if (!can.served) playground.form.offer(await workers());
 }
 
-/** @returns {Promise<import("/playground/abilities.js").Abilities>} once a worker is ready */
+/** @returns {Promise<import("./abilities.js").Abilities>} once a worker is ready */
 async function workers() {
   const close = notice(
     "No worker is ready yet. What you draw is refused until one is; this page notices by itself.",

@@ -1,7 +1,7 @@
 /** Copying, where the browser lets us; where not, the text is shown to be copied by hand. */
 
-import { at, h } from "/playground/dom.js";
-import { announce } from "/playground/notices.js";
+import { at, h } from "./dom.js";
+import { announce } from "./notices.js";
 
 /** @param {string} what @param {string} text */
 export async function copy(what, text) {

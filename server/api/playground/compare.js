@@ -1,12 +1,12 @@
 /** Two pictures in one place, and a slider between them. */
 
-import { h } from "/playground/dom.js";
+import { h, hear, picture, sized } from "./dom.js";
 
-/** @typedef {{url: string, width: number, height: number, name: string}} Shown */
+/** @typedef {{url: string, width: number, height: number, name: string}} Named */
 
 /**
- * @param {Shown} left
- * @param {Shown} right
+ * @param {Named} left
+ * @param {Named} right
  * @returns {HTMLElement} a slider that arrow keys move too
  */
 export function comparison(left, right) {
@@ -19,23 +19,17 @@ export function comparison(left, right) {
     "aria-label": `How much is shown of the left picture, ${left.name}; the rest is the right one, ${right.name}`,
   });
   const view = h(
-    "div",
-    { class: "compare" },
-    picture(right, "right"),
-    picture(left, "left"),
-    h("span", { class: "handle", "aria-hidden": "true" }),
+    "div.compare",
+    {},
+    picture(right, { class: "right" }),
+    picture(left, { class: "left" }),
+    h("span.handle", { "aria-hidden": "true" }),
     slider,
-    h("span", { class: "side", text: left.name }),
-    h("span", { class: "side other", text: right.name }),
+    h("span.side", { text: left.name }),
+    h("span.side.other", { text: right.name }),
   );
   const move = () => view.style.setProperty("--split", `${slider.value}%`);
-  slider.addEventListener("input", move);
-  view.style.setProperty("--w", String(right.width));
-  view.style.setProperty("--h", String(right.height));
+  hear(slider, "input", move);
   move();
-  return view;
+  return sized(view, right);
 }
-
-/** @param {Shown} shown @param {string} side */
-const picture = (shown, side) =>
-  h("img", { class: side, src: shown.url, alt: "", width: shown.width, height: shown.height });

@@ -1,17 +1,17 @@
 /** One generation up close: its pictures, what it was drawn with, and what can be done with it. */
 
-import { deleting, downloading } from "/playground/actions.js";
-import { copy } from "/playground/clipboard.js";
-import { comparison } from "/playground/compare.js";
-import { at, h, icon, worded } from "/playground/dom.js";
-import { factsOf } from "/playground/facts.js";
-import { complain } from "/playground/notices.js";
-import { curlOf, infotextOf, pythonOf } from "/playground/recipes.js";
-import { gridOf } from "/playground/sweep.js";
+import { deleting, downloading } from "./actions.js";
+import { copy } from "./clipboard.js";
+import { comparison } from "./compare.js";
+import { at, button, h, hear, picture, sized, tool, worded } from "./dom.js";
+import { factsOf } from "./facts.js";
+import { complain } from "./notices.js";
+import { curlOf, infotextOf, pythonOf } from "./recipes.js";
+import { gridOf } from "./sweep.js";
 
-/** @typedef {import("/playground/api.js").Generation} Generation */
-/** @typedef {import("/playground/api.js").Image} Image */
-/** @typedef {import("/playground/compare.js").Shown} Shown */
+/** @typedef {import("./api.js").Generation} Generation */
+/** @typedef {import("./api.js").Image} Image */
+/** @typedef {import("./compare.js").Named} Named */
 
 const MOST_RIVALS = 12;
 
@@ -19,7 +19,7 @@ export class Detail {
   #dialog = at("detail");
   #generation = /** @type {Generation} */ ({}); // until it is opened
   #index = -1;
-  #view = h("div", { class: "view" });
+  #view = h("div.view");
 
   /**
    * @param {{gallery: () => Generation[], reuse: (generation: Generation) => void,
@@ -27,10 +27,10 @@ export class Detail {
    */
   constructor(on) {
     this.on = on;
-    this.#dialog.addEventListener("click", (/** @type {Event} */ event) => {
+    hear(this.#dialog, "click", (event) => {
       if (event.target === this.#dialog) this.close();
     });
-    this.#dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    hear(this.#dialog, "keydown", (event) => {
       if (event.target instanceof HTMLInputElement) return;
       if (event.key === "ArrowLeft") this.#go(-1);
       if (event.key === "ArrowRight") this.#go(1);
@@ -44,12 +44,7 @@ export class Detail {
     const before = document.activeElement?.getAttribute("aria-label");
     this.#dialog.replaceChildren(
       this.#head(),
-      h(
-        "div",
-        { class: "body" },
-        h("div", { class: "shown" }, this.#view, this.#strip()),
-        this.#side(),
-      ),
+      h("div.body", {}, h("div.shown", {}, this.#view, this.#strip()), this.#side()),
     );
     this.#look();
     if (!this.#dialog.open) return this.#dialog.showModal();
@@ -67,6 +62,11 @@ export class Detail {
     this.#dialog.close();
   }
 
+  /** @param {string} id @returns {boolean} */
+  shows(id) {
+    return this.#dialog.open && this.#generation.id === id;
+  }
+
   /** @returns {Image} */
   get #image() {
     return this.#index < 0
@@ -75,39 +75,14 @@ export class Detail {
   }
 
   #head() {
-    const step = (
-      /** @type {number} */ by,
-      /** @type {string} */ name,
-      /** @type {string} */ label,
-    ) =>
-      h(
-        "button",
-        {
-          type: "button",
-          class: "quiet square",
-          "aria-label": label,
-          disabled: !this.#neighbour(by),
-          on: { click: () => this.#go(by) },
-        },
-        icon(name),
-      );
+    const step = (/** @type {number} */ by) => ({ disabled: !this.#neighbour(by) });
     return h(
       "header",
       {},
       h("h2", { id: "detail-title", text: this.#generation.spec.prompt || "No prompt" }),
-      step(-1, "previous", "Newer"),
-      step(1, "next", "Older"),
-      h(
-        "button",
-        {
-          type: "button",
-          class: "quiet square",
-          "aria-label": "Close",
-          autofocus: true,
-          on: { click: () => this.close() },
-        },
-        icon("close"),
-      ),
+      tool("previous", "Newer", () => this.#go(-1), step(-1)),
+      tool("next", "Older", () => this.#go(1), step(1)),
+      tool("close", "Close", () => this.close(), { autofocus: true }),
     );
   }
 
@@ -122,13 +97,7 @@ export class Detail {
     }
     const image = images[this.#index];
     this.#view.replaceChildren(
-      h("img", {
-        class: "large",
-        src: image.url,
-        width: image.width,
-        height: image.height,
-        alt: spec.prompt || "The picture",
-      }),
+      picture(image, { class: "large", alt: spec.prompt || "The picture" }),
     );
     sized(this.#view, image);
   }
@@ -137,22 +106,14 @@ export class Detail {
     const { images, grid } = this.#generation;
     if (images.length < 2) return h("div", { hidden: true });
     const choices = [...(grid ? [-1] : []), ...images.keys()];
-    return h(
-      "div",
-      { class: "strip", role: "group", "aria-label": "Pictures" },
+    return strip(
+      "Pictures",
       ...choices.map((index) =>
-        h(
-          "button",
-          {
-            type: "button",
-            class: "thumb",
-            "aria-label": index < 0 ? "Grid" : `Picture ${index + 1}`,
-            "aria-pressed": String(index === this.#index),
-            on: {
-              click: () => this.open(this.#generation, index),
-            },
-          },
-          h("img", { src: (index < 0 ? grid : images[index])?.url, alt: "", loading: "lazy" }),
+        thumb(
+          index < 0 ? "Grid" : `Picture ${index + 1}`,
+          /** @type {Image} */ (index < 0 ? grid : images[index]),
+          index === this.#index,
+          () => this.open(this.#generation, index),
         ),
       ),
     );
@@ -161,15 +122,13 @@ export class Detail {
   #side() {
     const { spec, warnings } = this.#generation;
     const image = this.#image;
-    const act = (/** @type {string} */ text, /** @type {() => void} */ click, about = {}) =>
-      h("button", { type: "button", text, on: { click }, ...about });
     return h(
       "aside",
       {},
       h(
-        "div",
-        { class: "actions" },
-        act(
+        "div.actions",
+        {},
+        button(
           "Reuse settings",
           () => {
             this.close();
@@ -179,22 +138,22 @@ export class Detail {
         ),
         this.#index < 0
           ? null
-          : act("Draw from it", () => {
+          : button("Draw from it", () => {
               this.close();
               this.on.start(image, this.#generation);
             }),
-        this.#rivals().length ? act("Compare", () => this.#compare(), { id: "compare" }) : null,
+        this.#rivals().length ? button("Compare", () => this.#compare(), { id: "compare" }) : null,
         downloading(this.#generation, image),
       ),
       factsOf(this.#generation, image),
-      ...warnings.map((warning) => h("p", { class: "warning" }, ...worded(warning.message))),
+      ...warnings.map((warning) => h("p.warning", {}, ...worded(warning.message))),
       h(
-        "div",
-        { class: "actions" },
-        act("Copy as curl", () => copy("curl", curlOf(spec, location.origin))),
-        act("Copy as Python", () => copy("Python", pythonOf(spec, location.origin))),
+        "div.actions",
+        {},
+        button("Copy as curl", () => copy("curl", curlOf(spec, location.origin))),
+        button("Copy as Python", () => copy("Python", pythonOf(spec, location.origin))),
         spec.output_format === "png" && this.#index >= 0
-          ? act("Copy infotext", () =>
+          ? button("Copy infotext", () =>
               infotextOf(image.url).then((text) => copy("Infotext", text), complain),
             )
           : null,
@@ -210,7 +169,7 @@ export class Detail {
     else this.close();
   }
 
-  /** @returns {Shown[]} what this picture can be compared with: its sisters, then the gallery */
+  /** @returns {Named[]} what this picture can be compared with: its sisters, then the gallery */
   #rivals() {
     const shown = (/** @type {Generation} */ one) =>
       one.images.map((image) => ({ ...image, name: nameOf(one, image) }));
@@ -224,28 +183,16 @@ export class Detail {
     const rivals = this.#rivals();
     const mine = { ...this.#image, name: nameOf(this.#generation, this.#image) };
     const slot = h("div");
-    const choose = (/** @type {Shown} */ rival, /** @type {HTMLElement | null} */ button) => {
-      for (const one of list.children) one.setAttribute("aria-pressed", String(one === button));
-      slot.replaceChildren(comparison(rival, mine));
+    const choose = (/** @type {number} */ place) => {
+      for (const one of list.children)
+        one.setAttribute("aria-pressed", String(one === list.children[place]));
+      slot.replaceChildren(comparison(rivals[place], mine));
     };
-    const list = h(
-      "div",
-      { class: "strip", role: "group", "aria-label": "Compare with" },
-      ...rivals.map((rival) => {
-        const button = h(
-          "button",
-          {
-            type: "button",
-            class: "thumb",
-            "aria-label": rival.name,
-            on: { click: () => choose(rival, button) },
-          },
-          h("img", { src: rival.url, alt: "", loading: "lazy" }),
-        );
-        return button;
-      }),
+    const list = strip(
+      "Compare with",
+      ...rivals.map((rival, place) => thumb(rival.name, rival, !place, () => choose(place))),
     );
-    choose(rivals[0], list.firstElementChild);
+    choose(0);
     this.#view.replaceChildren(slot, list);
     sized(this.#view, mine);
     slot.querySelector("input")?.focus();
@@ -264,10 +211,16 @@ export class Detail {
   }
 }
 
-/** @param {HTMLElement} holder @param {{width: number, height: number}} image */
-function sized(holder, image) {
-  holder.style.setProperty("--w", String(image.width));
-  holder.style.setProperty("--h", String(image.height));
+/** @param {string} label @param {...HTMLElement} thumbs */
+const strip = (label, ...thumbs) =>
+  h("div.strip", { role: "group", "aria-label": label }, ...thumbs);
+
+/** @param {string} label @param {{url: string}} image @param {boolean} pressed @param {() => void} click */
+function thumb(label, { url }, pressed, click) {
+  const about = { class: "thumb", "aria-label": label, "aria-pressed": String(pressed) };
+  const made = button("", click, about);
+  made.append(h("img", { src: url, alt: "", loading: "lazy" }));
+  return made;
 }
 
 /** @param {Generation} generation @param {Image} image @returns {string} */

@@ -1,13 +1,14 @@
 /** The picture in the middle: what is being drawn, then what was. Decides nothing. */
 
-import { deleting, downloading } from "/playground/actions.js";
-import { at, h, worded } from "/playground/dom.js";
-import { ENDED, duration } from "/playground/follow.js";
-import { point } from "/playground/key.js";
-import { sentence } from "/playground/notices.js";
-import { gridOf } from "/playground/sweep.js";
+import { deleting, downloading } from "./actions.js";
+import { at, button, h, picture, sized, worded } from "./dom.js";
+import { expired } from "./expiry.js";
+import { ENDED, duration } from "./follow.js";
+import { point } from "./key.js";
+import { sentence } from "./notices.js";
+import { gridOf } from "./sweep.js";
 
-/** @typedef {import("/playground/api.js").Generation} Generation */
+/** @typedef {import("./api.js").Generation} Generation */
 
 const EXAMPLES = /** @type {Record<string, string[]>} */ ({
   demo: [
@@ -33,8 +34,8 @@ export class Easel {
   /** @type {string | null} */
   #shown = null;
   #bar = h("progress", { max: "1", value: "0", "aria-label": "Progress" });
-  #told = h("p", { class: "told" });
-  #left = h("p", { class: "left" });
+  #told = h("p.told");
+  #left = h("p.left");
 
   /**
    * @param {{cancel: () => void, open: (generation: Generation, index: number) => void,
@@ -51,24 +52,18 @@ export class Easel {
     const examples = EXAMPLES[checkpoint] ?? EXAMPLES[""];
     this.#frame.className = "frame empty";
     this.#frame.replaceChildren(
-      h("p", { class: "lead", text: "Nothing on the easel yet" }),
-      h("p", {
-        class: "hint",
+      h("p.lead", { text: "Nothing on the easel yet" }),
+      h("p.hint", {
         text: "Write what you want to see and press Draw, or begin with one of these.",
       }),
       h(
-        "ul",
-        { class: "examples" },
+        "ul.examples",
+        {},
         ...examples.map((prompt) =>
           h(
             "li",
             {},
-            h("button", {
-              type: "button",
-              class: "quiet",
-              text: prompt,
-              on: { click: () => this.on.example(prompt) },
-            }),
+            button(prompt, () => this.on.example(prompt), { class: "quiet" }),
           ),
         ),
       ),
@@ -104,13 +99,13 @@ export class Easel {
     const shot = this.#frame.querySelectorAll(".shot")[index];
     if (!shot || !this.#shown) return;
     const shown = this.#shown;
-    const picture = new Image();
-    picture.alt = "";
-    point(picture, "src", url)
-      .then(() => picture.decode())
+    const half = new Image();
+    half.alt = "";
+    point(half, "src", url)
+      .then(() => half.decode())
       .then(
         () => {
-          if (this.#shown === shown && shot.isConnected) shot.replaceChildren(picture);
+          if (this.#shown === shown && shot.isConnected) shot.replaceChildren(half);
         },
         () => {},
       ); // it is gone already: the next one, or the picture itself, comes soon
@@ -120,7 +115,7 @@ export class Easel {
   show(generation) {
     const before = this.#shown;
     this.#shown = generation.id;
-    if (generation.status !== "succeeded") return this.#fail(generation);
+    if (generation.status !== "succeeded" || expired(generation)) return this.#fail(generation);
     if (generation.grid) {
       this.#frame.className = "frame swept";
       this.#frame.replaceChildren(gridOf(generation, (index) => this.on.open(generation, index)));
@@ -135,20 +130,18 @@ export class Easel {
     const { images, grid } = generation;
     const only = grid ?? (images.length === 1 ? images[0] : null);
     this.#foot.replaceChildren(
-      h("p", { class: "told", text: generation.spec.prompt || "No prompt" }),
+      h("p.told", { text: generation.spec.prompt || "No prompt" }),
       only ? downloading(generation, only) : "",
-      h("p", {
-        class: "hint",
+      h("p.hint", {
         text: `Click ${images.length === 1 ? "the" : "a"} picture for its details.`,
       }),
-      h("p", {
-        class: "left",
+      h("p.left", {
         text: [`seed ${generation.spec.seed}`, seconds && `${seconds.toFixed(1)} s`]
           .filter(Boolean)
           .join(" · "),
       }),
       ...generation.warnings.map((warning) =>
-        h("p", { class: "warning" }, ...worded(sentence(warning.message))),
+        h("p.warning", {}, ...worded(sentence(warning.message))),
       ),
     );
   }
@@ -156,56 +149,44 @@ export class Easel {
   /** @param {Generation} generation */
   #begin(generation) {
     this.#shown = generation.id;
-    const { width, height, num_images: count } = generation.spec;
-    const cancel = h(
-      "button",
-      { type: "button", id: "cancel", on: { click: () => this.on.cancel() } },
-      "Cancel",
-      h("kbd", { "aria-hidden": "true", text: "Esc" }),
-    );
+    const { num_images: count } = generation.spec;
+    const cancel = button("Cancel", () => this.on.cancel(), { id: "cancel" });
+    cancel.append(h("kbd", { "aria-hidden": "true", text: "Esc" }));
     this.#frame.className = `${frameOf(count)} drawing`;
     this.#frame.replaceChildren(
-      ...Array.from({ length: count }, () => sized(h("div", { class: "shot" }), width, height)),
+      ...Array.from({ length: count }, () =>
+        sized(h("div.shot"), /** @type {any} */ (generation.spec)),
+      ),
     );
     this.#foot.replaceChildren(this.#told, this.#left, this.#bar, cancel);
   }
 
-  /** @param {Generation} generation @param {import("/playground/api.js").Image} image @param {number} index */
+  /** @param {Generation} generation @param {import("./api.js").Image} image @param {number} index */
   #picture(generation, image, index) {
     const name =
       generation.images.length > 1
         ? `Picture ${index + 1}: ${generation.spec.prompt}`
         : `Picture: ${generation.spec.prompt}`;
-    const shot = h(
-      "button",
-      {
-        type: "button",
-        class: "shot",
-        "aria-label": `${name}. Look closer.`,
-        on: { click: () => this.on.open(generation, index) },
-      },
-      h("img", { src: image.url, alt: "", width: image.width, height: image.height }),
-    );
-    return sized(shot, image.width, image.height);
+    const shot = button("", () => this.on.open(generation, index), {
+      class: "shot",
+      "aria-label": `${name}. Look closer.`,
+    });
+    shot.append(picture(image));
+    return sized(shot, image);
   }
 
   /** @param {Generation} generation */
   #fail(generation) {
     this.#frame.className = "frame empty";
-    const said =
-      generation.error && generation.status === "failed" ? sentence(generation.error.message) : "";
+    const said = generation.status === "failed" ? generation.error?.message : over(generation);
     this.#frame.replaceChildren(
-      h("p", { class: "lead", text: ENDINGS[generation.status] ?? generation.status }),
-      said && h("p", { class: "hint" }, ...worded(said)),
-      h("p", { class: "hint", text: generation.spec.prompt }),
+      h("p.lead", { text: standing(generation) }),
+      said && h("p.hint", {}, ...worded(sentence(said))),
+      h("p.hint", { text: generation.spec.prompt }),
       h(
-        "div",
-        { class: "ways" },
-        h("button", {
-          type: "button",
-          text: "Reuse settings",
-          on: { click: () => this.on.reuse(generation) },
-        }),
+        "div.ways",
+        {},
+        button("Reuse settings", () => this.on.reuse(generation)),
         deleting(() => this.on.remove(generation)),
       ),
     );
@@ -221,20 +202,19 @@ export class Easel {
 /** @param {number} count @returns {string} */
 const frameOf = (count) => `frame ${count === 1 ? "one" : count <= 4 ? "few" : "many"}`;
 
-/** @param {HTMLElement} shot @param {number} width @param {number} height */
-function sized(shot, width, height) {
-  shot.style.setProperty("--w", String(width));
-  shot.style.setProperty("--h", String(height));
-  return shot;
-}
-
 /** @param {Generation} generation @returns {string} */
 export function waiting({ queue_position: ahead }) {
   return ahead ? `Waiting · ${ahead} ahead` : "Waiting · next in line";
 }
 
+/** @param {Generation} generation */
+const over = (generation) =>
+  expired(generation) &&
+  `It was kept until ${new Date(/** @type {string} */ (generation.expires_at)).toLocaleString()}`;
+
 /** @param {Generation} generation @returns {string} what a tile says where it has no picture */
 export function standing(generation) {
+  if (expired(generation)) return "Expired";
   if (ENDED.has(generation.status)) return ENDINGS[generation.status] ?? generation.status;
   return generation.status === "queued"
     ? waiting(generation)

@@ -1,9 +1,9 @@
 /** What a picture was drawn with, in words. */
 
-import { h } from "/playground/dom.js";
+import { h } from "./dom.js";
 
-/** @typedef {import("/playground/api.js").Generation} Generation */
-/** @typedef {import("/playground/api.js").Image} Image */
+/** @typedef {import("./api.js").Generation} Generation */
+/** @typedef {import("./api.js").Image} Image */
 
 /** @param {Generation} generation @param {Image} image @returns {HTMLElement} */
 export function factsOf({ spec, metrics, created_at: created }, image) {

@@ -1,7 +1,7 @@
 /** Errors beside the fields that caused them. Knows where a field is shown, not what it means. */
 
-import { h, worded } from "/playground/dom.js";
-import { sentence } from "/playground/notices.js";
+import { h, worded } from "./dom.js";
+import { sentence } from "./notices.js";
 
 /**
  * @param {HTMLElement} form
@@ -53,7 +53,7 @@ function holderOf(form, field) {
 function place(holder, message) {
   const id = `fault-${holder.getAttribute("data-field")}`.replace(/\W/g, "-");
   if (holder.querySelector(`#${id}`)?.textContent === message) return; // said once is enough
-  holder.append(h("p", { class: "fault", id }, ...worded(message)));
+  holder.append(h("p.fault", { id }, ...worded(message)));
   const folded = holder.closest("details");
   if (folded) folded.open = true;
   const control =

@@ -3,10 +3,10 @@
  * time left are looked up beside them.
  */
 
-import * as api from "/playground/api.js";
-import { call } from "/playground/key.js";
+import * as api from "./api.js";
+import { call } from "./key.js";
 
-/** @typedef {import("/playground/api.js").Generation} Generation */
+/** @typedef {import("./api.js").Generation} Generation */
 
 const LOOK_MILLISECONDS = 1000;
 const AGAIN_MILLISECONDS = 2000;
@@ -71,10 +71,12 @@ export function follow(generation, heard) {
  * @param {Record<string, (data: any) => void>} heard by the kind of event
  */
 async function listen(url, signal, heard) {
-  for (let last = "0"; !signal.aborted; ) {
-    const answer = await call(url, { signal, headers: { "Last-Event-ID": last } }).catch(() => null);
+  for (let last = "0"; !signal.aborted;) {
+    const answer = await call(url, { signal, headers: { "Last-Event-ID": last } }).catch(
+      () => null,
+    );
     const parts = answer?.ok && answer.body?.pipeThrough(new TextDecoderStream()).getReader();
-    for (let rest = ""; parts; ) {
+    for (let rest = ""; parts;) {
       const { done, value } = await parts.read().catch(() => ({ done: true, value: "" }));
       if (done) break;
       const events = (rest + value).split("\n\n");

@@ -3,24 +3,18 @@
  * A control with a name is a field of the request; what is hidden or empty is left to the card.
  */
 
-import {
-  TASKS,
-  defaultStrength,
-  takesMask,
-  takesPicture,
-  takesStrength,
-} from "/playground/abilities.js";
-import { fault, numberOf, valueOf } from "/playground/controls.js";
-import { at, fill, h } from "/playground/dom.js";
-import { clearFaults, showFaults } from "/playground/faults.js";
-import { Seed } from "/playground/seed.js";
-import { remember, remembered, restore } from "/playground/settings.js";
-import { Shape } from "/playground/shape.js";
-import { Source } from "/playground/source.js";
-import { Sweep } from "/playground/sweep.js";
+import { TASKS, defaultStrength, takesMask, takesPicture, takesStrength } from "./abilities.js";
+import { fault, lorasOf, numberOf, valueOf, writtenLoras } from "./controls.js";
+import { at, fill, h, hear } from "./dom.js";
+import { clearFaults, showFaults } from "./faults.js";
+import { Seed } from "./seed.js";
+import { remember, remembered, restore } from "./settings.js";
+import { Shape } from "./shape.js";
+import { Source } from "./source.js";
+import { Sweep } from "./sweep.js";
 
-/** @typedef {import("/playground/abilities.js").Abilities} Abilities */
-/** @typedef {import("/playground/abilities.js").Checkpoint} Checkpoint */
+/** @typedef {import("./abilities.js").Abilities} Abilities */
+/** @typedef {import("./abilities.js").Checkpoint} Checkpoint */
 
 const CARDS_OWN = ["num_inference_steps", "guidance_scale", "sampler", "strength", "noise_level"];
 
@@ -43,12 +37,10 @@ export class Form {
     const kept = remembered(); // before anything here is remembered in its place
     this.offer(abilities);
     this.#restore(kept);
-    this.element.addEventListener("input", (/** @type {Event} */ event) =>
-      this.#input(event.target),
-    );
-    at("checkpoint").addEventListener("change", () => this.#choose());
-    at("tasks").addEventListener("change", () => this.#adapt());
-    at("defaults").addEventListener("click", () => this.reset());
+    hear(this.element, "input", (event) => this.#input(event.target));
+    hear(at("checkpoint"), "change", () => this.#choose());
+    hear(at("tasks"), "change", () => this.#adapt());
+    hear(at("defaults"), "click", () => this.reset());
   }
 
   /** @returns {Checkpoint} */
@@ -63,7 +55,7 @@ export class Form {
 
   /**
    * @returns {Promise<{request: Record<string, any>, files: Record<string, Blob>}>}
-   * @throws {import("/playground/api.js").Problem} where a control holds what is not even a number
+   * @throws {import("./api.js").Problem} where a control holds what is not even a number
    */
   async ask() {
     const request = /** @type {Record<string, any>} */ ({
@@ -78,10 +70,10 @@ export class Form {
     request.prompt = at("prompt").value;
     if (this.seed.wanted !== null && !at("seed").disabled)
       request.seed = numberOf("seed", this.seed.wanted);
+    if (request.loras) request.loras = lorasOf(request.loras);
     const sweep = this.sweep.asked;
     if (sweep) request.sweep = sweep;
-    if (at("upscaler").value && !at("upscaler").closest("[hidden]"))
-      request.upscaler = { checkpoint: at("upscaler").value };
+    if (request.upscaler) request.upscaler = { checkpoint: request.upscaler };
     return { request, files: await this.#files() };
   }
 
@@ -115,6 +107,7 @@ export class Form {
     }
     at("num_images").value = spec.sweep ? 1 : spec.num_images;
     at("upscaler").value = spec.upscaler?.checkpoint ?? "";
+    at("loras").value = writtenLoras(spec.loras);
     this.seed.set(spec.seed, true);
     this.sweep.use(spec.sweep?.axes ?? []);
     this.shape.name();
@@ -134,7 +127,6 @@ export class Form {
       else if (control.type !== "radio" && control.name !== "checkpoint") control.value = "";
     }
     at("num_images").value = 1;
-    at("upscaler").value = "";
     this.#own = {};
     this.seed.keep(false);
     this.sweep.use([]);
@@ -145,22 +137,23 @@ export class Form {
   /** @param {Abilities} abilities what can be chosen from now on */
   offer(abilities) {
     this.abilities = abilities;
-    const { checkpoints, upscalers } = abilities;
+    const { checkpoints, loras, upscalers, vaes } = abilities;
     const first = checkpoints.find((card) => card.name === abilities.default) ?? checkpoints[0];
     const chosen = at("checkpoint").value || first.name;
     fill(
       at("checkpoint"),
-      checkpoints.map((card) => [card.name, card.name]),
+      checkpoints.map((card) => card.name),
     );
     at("checkpoint").value = checkpoints.some((card) => card.name === chosen) ? chosen : first.name;
     this.#choose();
-    fill(at("upscaler"), [
-      ["", "No"],
-      ...upscalers.map((name) => /** @type {[string, string]} */ ([name, name])),
-    ]);
+    fill(at("upscaler"), [["", "No"], ...upscalers]);
+    fill(at("lora-names"), loras ?? []);
+    at("loras-part").hidden = loras?.length === 0;
+    fill(at("vae"), [["", "The checkpoint's own"], ...(vaes ?? [])]);
+    at("vae-part").hidden = !vaes?.length;
   }
 
-  /** @param {import("/playground/settings.js").Kept} kept */
+  /** @param {import("./settings.js").Kept} kept */
   #restore(kept) {
     restore(this.element, kept);
     this.#choose(String(kept.task ?? this.task));
@@ -190,10 +183,10 @@ export class Form {
     at("tasks").replaceChildren(
       ...card.tasks.map((one) =>
         h(
-          "label",
-          { class: "segment" },
+          "label.segment",
+          {},
           h("input", { type: "radio", name: "task", value: one, checked: one === chosen }),
-          h("span", { text: TASKS[/** @type {keyof TASKS} */ (one)] ?? one }),
+          h("span", { text: TASKS[one] ?? one }),
         ),
       ),
     );
@@ -256,20 +249,14 @@ export class Form {
     const pictured = takesPicture(this.task);
     const names = this.abilities.samplers
       .filter((sampler) => !(pictured && sampler.from_noise_only))
-      .map(
-        ({ name }) =>
-          /** @type {[string, string]} */ ([name, name === own ? `${name} (default)` : name]),
-      );
+      .map(({ name }) => [name, name === own ? `${name} (default)` : name]);
     fill(at("sampler"), names);
   }
 
   #offerSigmas() {
     const sampler = this.abilities.samplers.find(({ name }) => name === at("sampler").value);
     const names = sampler?.sigmas ?? ["default"];
-    fill(at("sigmas"), [
-      ["", "As the checkpoint has it"],
-      ...names.map((name) => /** @type {[string, string]} */ ([name, name])),
-    ]);
+    fill(at("sigmas"), [["", "As the checkpoint has it"], ...names]);
   }
 
   #pictureChosen() {

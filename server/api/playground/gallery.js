@@ -1,14 +1,16 @@
 /** What this caller has drawn, newest first, as the server keeps it. */
 
-import * as api from "/playground/api.js";
-import { at, h } from "/playground/dom.js";
-import { standing } from "/playground/easel.js";
-import { ENDED } from "/playground/follow.js";
+import * as api from "./api.js";
+import { at, button, h, hear, picture } from "./dom.js";
+import { standing } from "./easel.js";
+import { expired, left } from "./expiry.js";
+import { ENDED } from "./follow.js";
 
-/** @typedef {import("/playground/api.js").Generation} Generation */
+/** @typedef {import("./api.js").Generation} Generation */
 
 const PAGE = 24;
 const NEWS_MILLISECONDS = 2000;
+const LONGEST_MILLISECONDS = 2 ** 31 - 1; // that a timer takes
 
 export class Gallery {
   /** @type {Map<string, Generation>} */
@@ -18,10 +20,12 @@ export class Gallery {
   /** @type {string | null} */
   #next = null;
 
-  /** @param {(generation: Generation) => void} opened */
-  constructor(opened) {
-    this.opened = opened;
-    at("more-tiles").addEventListener("click", () => this.more());
+  #expiring = 0;
+
+  /** @param {{opened: (generation: Generation) => void, expired: (generation: Generation) => void}} on */
+  constructor(on) {
+    this.on = on;
+    hear(at("more-tiles"), "click", () => this.more());
   }
 
   /** @returns {Generation[]} newest first */
@@ -29,9 +33,9 @@ export class Gallery {
     return [...this.#known.values()].sort((one, other) => (one.id < other.id ? 1 : -1));
   }
 
-  /** @returns {Generation[]} those with pictures */
+  /** @returns {Generation[]} those with pictures that are still kept */
   get pictures() {
-    return this.all.filter((one) => one.images.length > 0);
+    return this.all.filter((one) => one.images.length > 0 && !expired(one));
   }
 
   /** @returns {Generation[]} those that have not ended */
@@ -60,11 +64,12 @@ export class Gallery {
     const look = async () => {
       const page = await api.list({ limit: PAGE }).catch(() => null);
       this.#take((page?.generations ?? []).filter((one) => one.id !== followed()));
+      this.#shown();
     };
     setInterval(() => {
       if (!document.hidden && this.active.some((one) => one.id !== followed())) look();
     }, NEWS_MILLISECONDS);
-    document.addEventListener("visibilitychange", () => {
+    hear(document, "visibilitychange", () => {
       if (!document.hidden) look(); // what was drawn meanwhile, from here or elsewhere
     });
   }
@@ -90,9 +95,28 @@ export class Gallery {
       this.#known.set(generation.id, generation);
       const tile = this.#tiles.get(generation.id);
       if (!tile) this.#insert(generation);
-      else if (before && !ENDED.has(before.status))
-        tile.replaceChildren(this.#button(generation, tile.querySelector("button")));
+      else if (before && !ENDED.has(before.status)) this.#redraw(generation, tile);
     }
+  }
+
+  /** @param {Generation} generation @param {HTMLElement} tile */
+  #redraw(generation, tile) {
+    tile.replaceChildren(this.#button(generation, tile.querySelector("button")));
+  }
+
+  /** Show what is kept no more as such, and be back when the next one is not. */
+  #expire() {
+    clearTimeout(this.#expiring);
+    const waits = [LONGEST_MILLISECONDS];
+    for (const [id, tile] of this.#tiles) {
+      const generation = /** @type {Generation} */ (this.#known.get(id));
+      if (!expired(generation)) waits.push(left(generation));
+      else if (!tile.querySelector(".expired")) {
+        this.#redraw(generation, tile);
+        this.on.expired(generation);
+      }
+    }
+    this.#expiring = setTimeout(() => this.#expire(), Math.min(...waits));
   }
 
   /** @param {Generation} generation */
@@ -108,24 +132,19 @@ export class Gallery {
 
   /** @param {Generation} generation @param {HTMLElement | null} before whose focus must not be lost */
   #button(generation, before) {
-    const image = generation.grid ?? generation.images[0];
+    const gone = expired(generation);
+    const image = gone ? null : (generation.grid ?? generation.images[0]);
     const prompt = generation.spec.prompt || "No prompt";
-    const click = () => this.opened(/** @type {Generation} */ (this.#known.get(generation.id)));
-    const made = h(
-      "button",
-      {
-        type: "button",
-        class: "tile",
-        title: prompt,
-        "aria-label": image ? prompt : `${standing(generation)}: ${prompt}`,
-        on: { click },
-      },
+    const click = () => this.on.opened(/** @type {Generation} */ (this.#known.get(generation.id)));
+    const made = button("", click, {
+      class: gone ? "tile expired" : "tile",
+      title: prompt,
+      "aria-label": image ? prompt : `${standing(generation)}: ${prompt}`,
+    });
+    made.append(
       ...(image
         ? pictured(generation, image)
-        : [
-            h("span", { class: "standing", text: standing(generation) }),
-            h("span", { class: "what", text: prompt }),
-          ]),
+        : [h("span.standing", { text: standing(generation) }), h("span.what", { text: prompt })]),
     );
     if (!ENDED.has(generation.status))
       made.append(
@@ -142,24 +161,21 @@ export class Gallery {
   #shown() {
     at("gallery-empty").hidden = this.#known.size > 0;
     at("more-tiles").hidden = this.#next === null;
+    this.#expire();
   }
 }
 
-/** @param {Generation} generation @param {import("/playground/api.js").Image} image */
+/** @param {Generation} generation @param {import("./api.js").Image} image */
 function pictured(generation, image) {
   const count = generation.images.length;
   return [
-    h("img", {
+    picture(image, {
       class: generation.grid ? "whole" : null,
-      src: image.url,
-      alt: "",
-      width: image.width,
-      height: image.height,
       loading: "lazy",
       decoding: "async",
     }),
     ...(count > 1
-      ? [h("span", { class: "badge", text: generation.grid ? `grid of ${count}` : String(count) })]
+      ? [h("span.badge", { text: generation.grid ? `grid of ${count}` : String(count) })]
       : []),
   ];
 }

@@ -3,7 +3,7 @@
  * the picture's own size; to undo is to paint all but the last again.
  */
 
-import { h, icon } from "/playground/dom.js";
+import { h, hear, tool } from "./dom.js";
 
 /** @typedef {{erase: boolean, radius: number, points: [number, number][], clear?: boolean}} Stroke */
 
@@ -33,7 +33,7 @@ export class Mask {
     /** @type {CanvasRenderingContext2D} */
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.checker = this.context.createPattern(checker(Math.max(width, height)), "repeat");
-    this.ring = h("div", { class: "ring", hidden: true });
+    this.ring = h("div.ring", { hidden: true });
     this.size = h("input", {
       type: "range",
       min: "2",
@@ -43,22 +43,22 @@ export class Mask {
     });
     this.#at = [width / 2, height / 2];
     const under = h("img", { src: picture.src, alt: "" });
-    this.brush = this.#tool("brush", "Brush", () => this.#use(false));
-    this.eraser = this.#tool("eraser", "Eraser", () => this.#use(true));
+    this.brush = named("brush", "Brush", () => this.#use(false));
+    this.eraser = named("eraser", "Eraser", () => this.#use(true));
     this.view = h(
-      "div",
-      { class: "mask" },
+      "div.mask",
+      {},
       h(
-        "div",
-        { class: "tools", role: "toolbar", "aria-label": "Mask" },
+        "div.tools",
+        { role: "toolbar", "aria-label": "Mask" },
         this.brush,
         this.eraser,
         this.size,
-        this.#tool("undo", "Undo", () => this.undo()),
-        this.#tool("clear", "Clear the mask", () => this.clear()),
+        named("undo", "Undo", () => this.undo()),
+        named("clear", "Clear the mask", () => this.clear()),
       ),
-      h("div", { class: "paper" }, under, this.canvas, this.ring),
-      h("p", { class: "hint", text: "Paint over what is drawn again." }),
+      h("div.paper", {}, under, this.canvas, this.ring),
+      h("p.hint", { text: "Paint over what is drawn again." }),
     );
     this.#use(false);
     this.#listen();
@@ -97,15 +97,6 @@ export class Mask {
     return this.context.getImageData(0, 0, this.canvas.width, this.canvas.height).data;
   }
 
-  /** @param {string} name @param {string} label @param {() => void} act */
-  #tool(name, label, act) {
-    return h(
-      "button",
-      { type: "button", class: "square", "aria-label": label, title: label, on: { click: act } },
-      icon(name),
-    );
-  }
-
   /** @param {boolean} erase */
   #use(erase) {
     this.#erase = erase;
@@ -123,7 +114,7 @@ export class Mask {
 
   #listen() {
     const { canvas } = this;
-    canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
+    hear(canvas, "pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       this.#stroke = {
         erase: this.#erase || event.buttons === 32,
@@ -133,25 +124,24 @@ export class Mask {
       this.#strokes.push(this.#stroke);
       this.#extend(event);
     });
-    canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+    hear(canvas, "pointermove", (event) => {
       this.#at = this.#place(event);
       this.#follow();
       if (this.#stroke) this.#extend(event);
     });
     for (const kind of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(kind, () => {
+      hear(canvas, kind, () => {
         this.#stroke = null;
       });
     }
-    canvas.addEventListener("pointerleave", () => {
-      this.ring.hidden = true;
-    });
-    canvas.addEventListener("blur", () => {
-      this.ring.hidden = true;
-    });
-    canvas.addEventListener("focus", () => this.#follow());
-    canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#key(event));
-    this.size.addEventListener("input", () => this.#follow());
+    for (const kind of ["pointerleave", "blur"]) {
+      hear(canvas, kind, () => {
+        this.ring.hidden = true;
+      });
+    }
+    hear(canvas, "focus", () => this.#follow());
+    hear(canvas, "keydown", (event) => this.#key(event));
+    hear(this.size, "input", () => this.#follow());
   }
 
   /** @param {KeyboardEvent} event */
@@ -251,6 +241,9 @@ export class Mask {
     }
   }
 }
+
+/** @param {string} name @param {string} label @param {() => void} act */
+const named = (name, label, act) => tool(name, label, act, { class: "square", title: label });
 
 /** @param {number} side of the picture @returns {HTMLCanvasElement} black and white: seen on any picture */
 function checker(side) {

@@ -1,6 +1,6 @@
 /** What concerns no single field: banners that say what to do, and words for screen readers. */
 
-import { at, h, icon, worded } from "/playground/dom.js";
+import { at, button, h, tool, worded } from "./dom.js";
 
 /** What a person can do about an error, by its code. */
 const ADVICE = /** @type {Record<string, string>} */ ({
@@ -26,34 +26,20 @@ export function notice(text, { kind = "info", action, key = text } = {}) {
     { class: `notice ${kind}`, "data-key": key, role: kind === "error" ? "alert" : null },
     h("p", {}, ...worded(text)),
   );
-  if (action)
+  const close = () => shown.remove();
+  if (action) {
+    const [text, act] = action;
     shown.append(
-      h("button", {
-        type: "button",
-        text: action[0],
-        on: {
-          click: () => {
-            shown.remove();
-            action[1]();
-          },
-        },
+      button(text, () => {
+        close();
+        act();
       }),
     );
-  shown.append(
-    h(
-      "button",
-      {
-        type: "button",
-        class: "quiet square",
-        "aria-label": "Close this notice",
-        on: { click: () => shown.remove() },
-      },
-      icon("close"),
-    ),
-  );
+  }
+  shown.append(tool("close", "Close this notice", close));
   dismiss(key);
   at("notices").append(shown);
-  return () => shown.remove();
+  return close;
 }
 
 /** @param {string} key */
@@ -64,7 +50,7 @@ export function dismiss(key) {
 }
 
 /**
- * @param {{code?: string, message: string, retryAfter?: number}} error
+ * @param {any} error a problem, or anything that says what is wrong
  * @param {() => void} [again] what to do once more
  */
 export function complain(error, again) {

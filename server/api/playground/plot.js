@@ -1,6 +1,6 @@
 /** Small plots: a line of what was, with its newest value in words. Knows numbers, and SVG. */
 
-import { drawn, h } from "/playground/dom.js";
+import { drawn, h } from "./dom.js";
 
 const [WIDTH, HEIGHT, PAD] = [240, 56, 3];
 
@@ -26,10 +26,10 @@ export class Plot {
     });
     svg.append(this.area, this.line);
     this.now = h("strong", { text: "–" });
-    this.top = h("span", { class: "hint" });
+    this.top = h("span.hint");
     this.view = h(
-      "figure",
-      { class: "plot" },
+      "figure.plot",
+      {},
       h("figcaption", {}, h("span", { text: name }), this.now),
       svg,
       this.top,
@@ -38,16 +38,10 @@ export class Plot {
 
   /** @param {number | null} value null where there is none to be told */
   add(value) {
-    this.show([...this.#values, value].slice(-this.length));
-  }
-
-  /** @param {(number | null)[]} values oldest first */
-  show(values) {
-    this.#values = values.slice(-this.length);
+    this.#values = [...this.#values, value].slice(-this.length);
     const known = /** @type {number[]} */ (this.#values.filter((value) => value !== null));
-    const last = this.#values.at(-1) ?? null;
     const most = Math.max(this.least, ...known);
-    this.now.textContent = last === null ? "–" : this.write(last);
+    this.now.textContent = value === null ? "–" : this.write(value);
     this.top.textContent = known.length ? `up to ${this.write(most)}` : "";
     const [line, area] = paths(this.#values, this.length, most);
     this.line.setAttribute("d", line);
@@ -62,7 +56,7 @@ export class Plot {
  * @param {number} most
  * @returns {[string, string]} the line, and what lies under it
  */
-export function paths(values, length, most) {
+function paths(values, length, most) {
   const x = (/** @type {number} */ place) =>
     WIDTH - ((values.length - 1 - place) * WIDTH) / Math.max(1, length - 1);
   const y = (/** @type {number} */ value) => HEIGHT - PAD - (value / most) * (HEIGHT - 2 * PAD);

@@ -1,17 +1,11 @@
 /** How to draw a generation again, from a shell, from Python, or in A1111's words. */
 
-import { call } from "/playground/key.js";
-import { textOf } from "/playground/pngtext.js";
+import { call } from "./key.js";
+import { textOf } from "./pngtext.js";
 
-const NEVER = new Set([
-  "num_images",
-  "seed",
-  "width",
-  "height",
-  "prompt",
-  "num_inference_steps",
-  "guidance_scale",
-]);
+const NEVER = new Set(
+  "num_images seed width height prompt num_inference_steps guidance_scale".split(" "),
+);
 /** What a request needs not say where it is so; the rest is said as it was drawn. */
 const NEUTRAL = /** @type {Record<string, any>} */ ({
   task: "text-to-image",
@@ -31,19 +25,14 @@ const NEUTRAL = /** @type {Record<string, any>} */ ({
 const UPLOADS = ["image", "mask_image", "depth_map"];
 const ELSEWHERE = new Set([
   ...UPLOADS,
-  "sdxl",
-  "sweep",
-  "refiner",
-  "deadline_seconds",
-  "previews",
-  "webhook",
+  ..."sdxl sweep refiner deadline_seconds previews webhook".split(" "),
 ]);
 
 /**
  * @param {Record<string, any>} spec of a record
  * @returns {Record<string, any>} a request that draws the same; pictures are files beside it
  */
-export function requestOf(spec) {
+function requestOf(spec) {
   const said = Object.entries({ ...spec, ...spec.sdxl }).filter(
     ([name, value]) =>
       !ELSEWHERE.has(name) &&
@@ -72,7 +61,7 @@ export function curlOf(spec, origin) {
   const files = UPLOADS.filter((name) => spec[name]);
   const sent = files.length
     ? [
-        `-F ${quoted(`request=${JSON.stringify(requestOf(spec)).replace(/;/g, "\\u003b")};type=application/json`)}`,
+        `-F ${quoted(`request=${request.replace(/;/g, "\\u003b")};type=application/json`)}`,
         ...files.map((name) => `-F ${name}=@${name}.png`),
       ]
     : ["-H 'Content-Type: application/json'", `-d ${quoted(request)}`];

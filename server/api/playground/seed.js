@@ -1,22 +1,32 @@
 /** The seed: drawn anew each time, unless it is kept by the lock. */
 
-import { at } from "/playground/dom.js";
+import { at, hear, icon, tool } from "./dom.js";
+
+const LOOK = { class: "square" };
 
 export class Seed {
   #field = at("seed");
-  #lock = at("lock");
+  #lock = tool("unlocked", "Keep this seed", () => this.#turn(), LOOK);
 
   /** @param {() => void} changed */
   constructor(changed) {
-    this.#lock.addEventListener("click", () => {
-      this.keep(!this.kept);
-      changed();
-    });
-    this.#field.addEventListener("input", () => this.keep(this.#field.value !== ""));
-    at("dice").addEventListener("click", () => {
-      this.set(roll(), true);
-      changed();
-    });
+    this.changed = changed;
+    hear(this.#field, "input", () => this.keep(this.#field.value !== ""));
+    this.#field.after(
+      tool("dice", "Roll a seed and keep it", () => this.#roll(), LOOK),
+      this.#lock,
+    );
+    this.keep(false);
+  }
+
+  #turn() {
+    this.keep(!this.kept);
+    this.changed();
+  }
+
+  #roll() {
+    this.set(crypto.getRandomValues(new Uint32Array(1))[0], true);
+    this.changed();
   }
 
   get kept() {
@@ -31,9 +41,7 @@ export class Seed {
   /** @param {boolean} kept */
   keep(kept) {
     this.#lock.setAttribute("aria-pressed", String(kept));
-    this.#lock
-      .querySelector("use")
-      .setAttribute("href", `/playground/icons.svg#${kept ? "locked" : "unlocked"}`);
+    this.#lock.replaceChildren(icon(kept ? "locked" : "unlocked"));
   }
 
   /** @param {number | string} seed @param {boolean} kept */
@@ -47,5 +55,3 @@ export class Seed {
     if (!this.kept) this.#field.value = String(seed);
   }
 }
-
-const roll = () => crypto.getRandomValues(new Uint32Array(1))[0];

@@ -1,5 +1,7 @@
 /** What this browser remembers between two visits: the form, and nothing of the pictures. */
 
+import { keep, kept } from "./storage.js";
+
 const KEY = "darkroom.form";
 
 /** @typedef {Record<string, string | boolean>} Kept by the id of the control */
@@ -7,30 +9,28 @@ const KEY = "darkroom.form";
 /** @returns {Kept} */
 export function remembered() {
   try {
-    const found = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    const found = JSON.parse(kept(KEY) ?? "{}");
     return found && typeof found === "object" ? found : {};
   } catch {
-    return {}; // refused, or not ours: the page begins as it is
+    return {}; // not ours: the page begins as it is
   }
 }
 
 /** @param {HTMLFormElement} form @param {Kept} also what no single control holds */
 export function remember(form, also) {
-  const kept = { ...also };
+  const found = { ...also };
   for (const control of controlsOf(form)) {
-    kept[control.id] = control.type === "checkbox" ? control.checked : control.value;
+    found[control.id] = control.type === "checkbox" ? control.checked : control.value;
   }
-  try {
-    localStorage.setItem(KEY, JSON.stringify(kept));
-  } catch {
-    // full or refused: the form is then as it is at the next visit
-  }
+  keep(KEY, JSON.stringify(found));
 }
 
-/** @param {HTMLFormElement} form @param {Kept} kept */
-export function restore(form, kept) {
+export const forgetForm = () => keep(KEY, null);
+
+/** @param {HTMLFormElement} form @param {Kept} found */
+export function restore(form, found) {
   for (const control of controlsOf(form)) {
-    if (kept[control.id] !== undefined) put(control, kept[control.id]);
+    if (found[control.id] !== undefined) put(control, found[control.id]);
   }
 }
 

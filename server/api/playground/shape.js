@@ -1,7 +1,7 @@
 /** Width and height: one of the checkpoint's shapes, the picture's own, or any other. */
 
-import { shapes } from "/playground/abilities.js";
-import { at, fill } from "/playground/dom.js";
+import { shapes } from "./abilities.js";
+import { at, fill, hear } from "./dom.js";
 
 const CUSTOM = "custom";
 const AS_PICTURE = "";
@@ -16,7 +16,7 @@ export class Shape {
 
   /** @param {() => void} changed */
   constructor(changed) {
-    this.#choice.addEventListener("change", () => {
+    hear(this.#choice, "change", () => {
       this.#apply();
       changed();
     });
@@ -24,17 +24,15 @@ export class Shape {
   }
 
   /**
-   * @param {import("/playground/abilities.js").Checkpoint} card
+   * @param {import("./abilities.js").Checkpoint} card
    * @param {boolean} pictured
    * @param {HTMLImageElement | null} picture
    */
   offer(card, pictured, picture) {
     this.#shapes = shapes(card);
-    const named = this.#shapes.map(
-      ({ name }, place) => /** @type {[string, string]} */ ([String(place), name]),
-    );
+    const named = this.#shapes.map(({ name }, place) => [String(place), name]);
     fill(this.#choice, [
-      ...(pictured ? [/** @type {[string, string]} */ ([AS_PICTURE, "As the picture"])] : []),
+      ...(pictured ? [[AS_PICTURE, "As the picture"]] : []),
       ...named,
       [CUSTOM, "Another"],
     ]);

@@ -1,7 +1,7 @@
 /** The picture to start from: chosen, dropped or pasted. */
 
-import { at, h, icon } from "/playground/dom.js";
-import { Mask } from "/playground/mask.js";
+import { at, button, h, hear, icon } from "./dom.js";
+import { Mask } from "./mask.js";
 
 export class Source {
   /** @type {Blob | null} */
@@ -16,13 +16,11 @@ export class Source {
   constructor(changed, refused) {
     this.changed = changed;
     this.refused = refused;
-    at("source").addEventListener("change", (/** @type {any} */ event) =>
-      this.#take(event.target.files),
-    );
-    addEventListener("paste", (event) => this.#take(event.clipboardData?.files));
-    addEventListener("dragover", (event) => this.#over(event, true));
-    addEventListener("dragleave", (event) => this.#over(event, event.relatedTarget !== null));
-    addEventListener("drop", (event) => {
+    hear(at("source"), "change", (event) => this.#take(event.target.files));
+    hear(window, "paste", (event) => this.#take(event.clipboardData?.files));
+    hear(window, "dragover", (event) => this.#over(event, true));
+    hear(window, "dragleave", (event) => this.#over(event, event.relatedTarget !== null));
+    hear(window, "drop", (event) => {
       this.#over(event, false);
       this.#take(event.dataTransfer?.files);
     });
@@ -74,6 +72,12 @@ export class Source {
     at("drop").classList.toggle("over", over);
   }
 
+  #remove() {
+    this.clear();
+    this.changed();
+    at("source").focus();
+  }
+
   #show() {
     const { picture } = this;
     at("choose").textContent = picture ? "Choose another" : "Choose a picture";
@@ -81,6 +85,8 @@ export class Source {
     at("source-view").replaceChildren();
     at("mask-part").replaceChildren();
     if (!picture) return;
+    const remove = button("Remove", () => this.#remove(), { class: "quiet" });
+    remove.prepend(icon("close"));
     const painted = this.#painted;
     if (painted) {
       this.mask ??= new Mask(picture);
@@ -88,23 +94,8 @@ export class Source {
     } else picture.alt = "The picture to start from";
     at("source-view").replaceChildren(
       painted ? "" : picture,
-      h("p", { class: "hint", text: `${picture.naturalWidth} × ${picture.naturalHeight}` }),
-      h(
-        "button",
-        {
-          type: "button",
-          class: "quiet",
-          on: {
-            click: () => {
-              this.clear();
-              this.changed();
-              at("source").focus();
-            },
-          },
-        },
-        icon("close"),
-        "Remove",
-      ),
+      h("p.hint", { text: `${picture.naturalWidth} × ${picture.naturalHeight}` }),
+      remove,
     );
   }
 }

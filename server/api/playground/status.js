@@ -1,10 +1,10 @@
 /** The status page: what waits, what runs and who works, a look a second while it is seen. */
 
-import * as api from "/playground/api.js";
-import { at, h } from "/playground/dom.js";
-import { duration } from "/playground/follow.js";
-import { complain, dismiss } from "/playground/notices.js";
-import { Plot } from "/playground/plot.js";
+import * as api from "./api.js";
+import { at, h } from "./dom.js";
+import { duration } from "./follow.js";
+import { complain, dismiss } from "./notices.js";
+import { Plot } from "./plot.js";
 
 const LOOK_MILLISECONDS = 1000;
 const LOOKS = 90;
@@ -16,24 +16,24 @@ let seen = "";
 /** One checkpoint's queue, and its workers. */
 class Queue {
   #plots = {
-    queued: new Plot("Waiting", { length: LOOKS, write: whole }),
-    images: new Plot("Pictures in a batch", { length: LOOKS, write: whole }),
+    queued: new Plot("Waiting", { length: LOOKS, write: String }),
+    images: new Plot("Pictures in a batch", { length: LOOKS, write: String }),
     room: new Plot("Room taken", { length: LOOKS, write: percent }),
-    rows: new Plot("Rows in a step", { length: LOOKS, write: whole }),
+    rows: new Plot("Rows in a step", { length: LOOKS, write: String }),
     step: new Plot("Time of a step", { length: LOOKS, write: milliseconds, least: 0.01 }),
   };
-  #workers = h("p", { class: "hint" });
-  #wait = h("p", { class: "wait" });
+  #workers = h("p.hint");
+  #wait = h("p.wait");
 
   /** @param {string} name of the checkpoint */
   constructor(name) {
     const plots = Object.values(this.#plots).map((plot) => plot.view);
     this.view = h(
-      "section",
-      { class: "queue", "aria-label": name },
+      "section.queue",
+      { "aria-label": name },
       h("header", {}, h("h2", { text: name }), this.#wait),
       this.#workers,
-      h("div", { class: "plots" }, ...plots),
+      h("div.plots", {}, ...plots),
     );
   }
 
@@ -67,8 +67,8 @@ async function look() {
     seen = new Date().toLocaleTimeString();
     show(checkpoints);
   } catch (error) {
-    const { code } = /** @type {api.Problem} */ (error);
-    if (code !== lost) complain(/** @type {api.Problem} */ (error));
+    const { code } = /** @type {any} */ (error);
+    if (code !== lost) complain(error);
     lost = code;
     if (seen) at("summary").textContent = `Old numbers, from ${seen}`;
   }
@@ -111,10 +111,6 @@ const told = ({ device, state, capacity }) =>
 
 /** @param {number} many @param {string} noun */
 const count = (many, noun) => `${many} ${noun}${many === 1 ? "" : "s"}`;
-/** @param {number} value */
-function whole(value) {
-  return String(value);
-}
 /** @param {number} value */
 function percent(value) {
   return `${Math.round(value * 100)} %`;

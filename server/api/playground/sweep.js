@@ -1,7 +1,7 @@
 /** Varying one or two fields: how it is asked for, and the grid that comes of it. */
 
-import { fault } from "/playground/controls.js";
-import { at, fill, h } from "/playground/dom.js";
+import { fault } from "./controls.js";
+import { at, button, fill, h, picture } from "./dom.js";
 
 const NAMES = /** @type {Record<string, string>} */ ({
   guidance_scale: "Guidance",
@@ -28,7 +28,7 @@ export class Sweep {
     for (const line of LINES) {
       fill(at(`vary-${line}`), [
         ["", "Nothing"],
-        ...fields.map((field) => /** @type {[string, string]} */ ([field, NAMES[field] ?? field])),
+        ...fields.map((field) => [field, NAMES[field] ?? field]),
       ]);
     }
     const [rows, columns] = LINES.map((line) => at(`vary-${line}`));
@@ -47,7 +47,7 @@ export class Sweep {
 
   /**
    * @returns {Record<string, (number | string)[]> | null} as the request has it
-   * @throws {import("/playground/api.js").Problem} where a field is given no value
+   * @throws {import("./api.js").Problem} where a field is given no value
    */
   get asked() {
     const asked = /** @type {Record<string, (number | string)[]>} */ ({});
@@ -88,12 +88,15 @@ export class Sweep {
 
 /** @param {string} text @returns {(number | string)[]} what is no number is left to the server */
 function valuesOf(text) {
-  const parts = text.split(",").map((part) => part.trim()).filter(Boolean);
+  const parts = text
+    .split(",")
+    .map((part) => part.trim())
+    .filter(Boolean);
   return parts.map((part) => (Number.isFinite(Number(part)) ? Number(part) : part));
 }
 
 /**
- * @param {import("/playground/api.js").Generation} generation of a sweep
+ * @param {import("./api.js").Generation} generation of a sweep
  * @param {(index: number) => void} opened
  * @returns {HTMLElement} its pictures where their values cross
  */
@@ -106,33 +109,17 @@ export function gridOf(generation, opened) {
     const said = Object.entries(image.varied)
       .map(([field, value]) => `${NAMES[field]} ${value}`)
       .join(", ");
-    return h(
-      "td",
-      {},
-      h(
-        "button",
-        {
-          type: "button",
-          class: "picture",
-          "aria-label": said,
-          on: { click: () => opened(index) },
-        },
-        h("img", {
-          src: image.url,
-          alt: "",
-          width: image.width,
-          height: image.height,
-          loading: "lazy",
-        }),
-      ),
-    );
+    const opens = button("", () => opened(index), { class: "picture", "aria-label": said });
+    opens.append(picture(image, { loading: "lazy" }));
+    return h("td", {}, opens);
   };
   const line = (/** @type {number} */ row) =>
     columns.values.map((/** @type {any} */ _, /** @type {number} */ i) => cell(row * width + i));
+  const head = (/** @type {any} */ value, scope = "col") => h("th", { scope, text: String(value) });
   const heading = rows ? `${NAMES[rows.field]} ↓ ${NAMES[columns.field]} →` : NAMES[columns.field];
   return h(
-    "div",
-    { class: "grid", tabindex: "0", role: "region", "aria-label": "Grid" },
+    "div.grid",
+    { tabindex: "0", role: "region", "aria-label": "Grid" },
     h(
       "table",
       {},
@@ -142,17 +129,15 @@ export function gridOf(generation, opened) {
         h(
           "tr",
           {},
-          h("th", { scope: "col", text: heading }),
-          ...columns.values.map((/** @type {any} */ value) =>
-            h("th", { scope: "col", text: String(value) }),
-          ),
+          head(heading),
+          ...columns.values.map((/** @type {any} */ value) => head(value)),
         ),
       ),
       h(
         "tbody",
         {},
         ...(rows?.values ?? [""]).map((/** @type {any} */ value, /** @type {number} */ row) =>
-          h("tr", {}, h("th", { scope: "row", text: String(value) }), ...line(row)),
+          h("tr", {}, head(value, "row"), ...line(row)),
         ),
       ),
     ),

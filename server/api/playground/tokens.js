@@ -1,31 +1,32 @@
 /** How many tokens a prompt has, and which of its words a text encoder would not read. */
 
-import * as api from "/playground/api.js";
-import { h, settled } from "/playground/dom.js";
-import { clearFaults } from "/playground/faults.js";
+import * as api from "./api.js";
+import { h, hear } from "./dom.js";
+import { clearFaults } from "./faults.js";
 
 const PAUSE_MILLISECONDS = 250;
 const MAX_CHARACTERS = 20_000;
 
 export class TokenCount {
   #asked = new AbortController();
+  #later = 0;
 
   /**
    * @param {HTMLTextAreaElement} field
    * @param {HTMLElement} count
-   * @param {() => Record<string, string>} reading checkpoint, prompt_syntax and long_prompts
+   * @param {() => Record<string, any>} reading checkpoint, prompt_syntax and long_prompts
    */
   constructor(field, count, reading) {
     this.field = field;
     this.count = count;
     this.marks = /** @type {HTMLElement} */ (field.previousElementSibling);
     this.reading = reading;
-    this.later = settled(() => this.now(), PAUSE_MILLISECONDS);
-    field.addEventListener("input", () => {
+    hear(field, "input", () => {
       this.#mark([]); // marks of the text before would lie on the wrong words
-      this.later();
+      clearTimeout(this.#later);
+      this.#later = setTimeout(() => this.now(), PAUSE_MILLISECONDS);
     });
-    field.addEventListener("scroll", () => {
+    hear(field, "scroll", () => {
       this.marks.scrollTop = field.scrollTop;
     });
   }
@@ -66,7 +67,7 @@ export class TokenCount {
     this.count.textContent = text;
     this.count.classList.toggle("over", over);
     if (!text) this.#mark([]);
-    if (!over) clearFaults(/** @type {HTMLElement} */ (this.field.closest(".field")));
+    if (!over) clearFaults(/** @type {HTMLElement} */ (this.field.closest("[data-field]")));
   }
 
   /** @param {{text: string, kind: string}[]} marked */
