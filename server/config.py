@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         "webhooks may call although they are not public.",
     )
 
-    capacity: int = Field(16, gt=0, description="Images a worker holds in flight.")
+    capacity: int = Field(16, gt=0, description="Images a worker may draw side by side.")
     max_step_pixels: int = Field(
         0, ge=0, description="Cap of rows times pixels in one UNet call. 0: measured at warm-up."
     )

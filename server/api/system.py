@@ -124,7 +124,7 @@ class WorkerRecord(BaseModel):
     name: str
     device: str
     state: Literal["ready", "draining"]
-    capacity: int = Field(description="Images it holds in flight at most.")
+    capacity: int = Field(description="Images it may draw side by side.")
     images: int = Field(description="Images it is denoising.")
     step_rows: int = Field(
         description="Samples in its last step, two for a guided image; 0 while it is idle."

@@ -43,6 +43,8 @@ from server.workers.warmup import WarmUp
 log = logging.getLogger("darkroom.studio")
 
 PUBLISHERS = 2
+READY = 4
+"""One image for so many that share a step is made ready meanwhile."""
 
 
 class EngineStudio:
@@ -105,10 +107,14 @@ class EngineStudio:
         self._thread.start()
 
     def room(self) -> int:
-        """Images that can be admitted now. What is being published still takes its room, so that a
-        slow store holds back the claims and not the pictures."""
+        """Images that can be admitted now: some more than share a step, so that whoever is next is
+        ready when a picture is done. As many again may be published; more hold back the claims, so
+        that a slow store does not fill the memory with pictures."""
+        most = self._capacity + self._capacity // READY
         with self._lock:
-            return self._capacity - sum(f.claim.spec.num_images for f in self._flights.values())
+            flights = [(f.claim.spec.num_images, f.over) for f in self._flights.values()]
+        drawing = sum(images for images, over in flights if not over)
+        return min(most - drawing, 2 * most - sum(images for images, _ in flights))
 
     def admit(self, claim: Claim) -> None:
         """Prepare its tickets, then hand them to the engine's thread."""
