@@ -31,6 +31,7 @@ from server.broker import keys
 from server.catalog import load_catalog
 from server.config import Settings
 from server.embedded import EmbeddedRedis
+from server.gateway import spare_collections
 
 ASKED = {"prompt": "a red circle on a blue background", "seed": 7, "width": 128}
 BODY = json.dumps(ASKED | {"deadline_seconds": 604_800})
@@ -78,6 +79,7 @@ def _measured(folder: Path, url: str, requests: int) -> float:
 def _gateway(pipe: Connection, settings: dict[str, object]) -> None:
     log.configure("json", "info", open(os.devnull, "w"))  # noqa: SIM115
     server = make_server(Settings(**settings), load_catalog())  # type: ignore[arg-type]
+    spare_collections()
 
     def answer() -> None:
         while not server.started:

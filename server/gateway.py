@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import signal
@@ -11,7 +12,7 @@ import sys
 from server.api.app import make_server
 from server.catalog import Catalog
 from server.config import Settings
-from server.listener import url_of
+from server.listener import place_of
 
 log = logging.getLogger("darkroom.gateway")
 
@@ -29,8 +30,17 @@ def run_gateway(settings: Settings, catalog: Catalog, listener: socket.socket) -
     most = room_for(settings.max_connections)
     server = make_server(settings.model_copy(update={"max_connections": most}), catalog)
     server.config.timeout_graceful_shutdown = max(1, round(settings.drain_seconds))
-    log.info("listening on %s", url_of(listener))
+    spare_collections()
+    log.info("listening on http://%s", place_of(listener))
     server.run(sockets=[listener])
+
+
+def spare_collections() -> None:
+    """Collections took a tenth of the time of a request, most of it looking at what stays as
+    long as the process; requests leave few cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def room_for(connections: int) -> int:

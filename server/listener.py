@@ -56,6 +56,12 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def place_of(listener: socket.socket) -> str:
+    """Where it listens, as an address and a port."""
+    host, port, *_ = listener.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def url_of(listener: socket.socket) -> str:
     """What to type on this machine to reach it."""
     host, port = listener.getsockname()[:2]

@@ -82,6 +82,8 @@ def num_stages(spec: AnySpec) -> int:
 
 def stages(spec: AnySpec) -> tuple[Stage, ...]:
     """What is drawn, in order; at least one stage."""
+    if num_stages(spec) == 1:
+        return (Stage(spec=spec),)
     drawn = [Stage(spec=_alone(spec))]
     if spec.hires is not None:
         drawn.append(_hires(spec, spec.hires))

@@ -164,12 +164,15 @@ class Supervisor:
         grace = f"{self._settings.drain_seconds:g} s"
         self._console.say(
             f"stopping; what runs may finish within {grace}, the rest is drawn at the next start; "
-            "Ctrl-C again to stop at once"
+            "Ctrl-C again to draw that then too"
         )
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
         if not self._gone(self._workers, self._settings.drain_seconds + QUICK_SECONDS):
-            return
+            for worker in self._workers:
+                worker.signal(signal.SIGTERM)  # the second: what they draw they hand back now
+            if not self._gone(self._workers, QUICK_SECONDS):
+                return
         assert self._gateway is not None
         self._listener.close()
         self._gateway.signal(signal.SIGTERM)

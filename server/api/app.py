@@ -119,6 +119,7 @@ def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: Imag
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked at each request
         redoc_url=None,
         redirect_slashes=False,
     )

@@ -40,16 +40,20 @@ class Prospect:
     """Seconds that the other stages take and wait; None where nobody has measured."""
 
     @property
-    def alone(self) -> float | None:
-        """Seconds until it is done, if nobody else were there."""
-        return self.seconds(Place(0, 0.0, 0.0))
+    def at_best(self) -> float | None:
+        """Seconds until it is done, if nobody else were there; a worker that is slow at the moment
+        counts as it was measured."""
+        seconds = self.seconds(Place(0, 0.0, 0.0))
+        if seconds is None or self.speed is None:
+            return None
+        return seconds / max(1.0, self.speed.drift)
 
     def seconds(self, place: Place) -> float | None:
         """Until it is done, from this place in the queue; None where that cannot be told."""
         if self.speed is None or self.later is None:
             return None
         drawing = forecast.duration(self.first, self.speed, place.company)
-        return place.seconds + drawing + self.later
+        return round(place.seconds + drawing + self.later, 3)
 
 
 class Outlook:
@@ -116,24 +120,16 @@ class Outlook:
         Raises:
             BrokerUnavailable: its place cannot be asked for.
         """
+        if generation.place is not None:
+            return generation.place.ahead, generation.eta_seconds
         if generation.status is GenerationState.RUNNING:
             attended = await self._attended(generation.checkpoint)
             return None, _rest_seconds(generation, time.time()) if attended else None
         if generation.status is not GenerationState.QUEUED:
             return None, None
-        place = generation.place
-        try:
-            drawn = stages(generation.spec)[generation.stage_number :]
-            prospect = await self.prospect(drawn)
-        except BrokerUnavailable:
-            if place is None:
-                raise
-            return place.ahead, None  # It was accepted: that answer must not be undone.
-        place = place or await self._broker.place(generation, prospect.demand)
-        if place is None:
-            return None, None
-        seconds = prospect.seconds(place)
-        return place.ahead, None if seconds is None else round(seconds, 3)
+        prospect = await self.prospect(stages(generation.spec)[generation.stage_number :])
+        place = await self._broker.place(generation, prospect.demand)
+        return (None, None) if place is None else (place.ahead, prospect.seconds(place))
 
     async def _attended(self, checkpoint: str) -> bool:
         """Whether any of its workers is alive: else what runs there makes no progress, and its pace
@@ -170,12 +166,13 @@ def _later(stage: Stage, queue: QueueInfo) -> tuple[float, float | None]:
 
 
 def admissible(spec: AnySpec, prospect: Prospect) -> None:
-    """Nothing, where it might be done in time if nobody else were there.
+    """Nothing, where it might be done in time if nobody else were there and nothing slowed the
+    workers down.
 
     Raises:
         InvalidSpec: its deadline is too close.
     """
-    seconds = prospect.alone
+    seconds = prospect.at_best
     if seconds is not None and OPTIMISM * seconds > spec.deadline_seconds:
         raise InvalidSpec(
             f"drawing it takes about {seconds:.1f} seconds; allow it at least that, or "

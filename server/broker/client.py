@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from redis.asyncio import Redis
 from rq import Queue
@@ -91,6 +91,7 @@ class Broker:
         id: str | None = None,
         works: tuple[float, ...] = (),
         demand: Demand | None = None,
+        foresee: Callable[[Place], float | None] = lambda place: None,
         weight: float = 1.0,
         terms: submit.Terms | None = None,
         warnings: tuple[Warn, ...] = (),
@@ -101,7 +102,8 @@ class Broker:
         """Accept a generation, or find the one this Idempotency-Key made before.
 
         `id` is from `new_generation_id`, where the caller stored pictures under it already; `works`
-        are predicted seconds of a busy worker, for each stage, and `demand` is the first one's.
+        are predicted seconds of a busy worker, for each stage, and `demand` is the first one's;
+        `foresee` tells from its place how many seconds it will take.
 
         Returns:
             The record, and whether it was made now.
@@ -123,10 +125,11 @@ class Broker:
             webhook=webhook,
             replay=replay,
         )
+        demand = demand or Demand(work=works[0] if works else UNKNOWN_SECONDS)
         names, values = submit.arguments(
             fresh,
             self._blocking,
-            demand=demand or Demand(work=works[0] if works else UNKNOWN_SECONDS),
+            demand=demand,
             terms=terms or submit.Terms(),
             retention=self._retention,
             idempotency=idempotency,
@@ -137,11 +140,15 @@ class Broker:
                 return fresh, True
             ahead, seconds, company, living, spent = place
             here = Place(ahead, float(seconds), float(company))
-            share = Share(living, float(spent))
-            return fresh.model_copy(update={"place": here, "share": share}), True
+            told = {
+                "place": here,
+                "share": Share(living, float(spent)),
+                "eta_seconds": foresee(here),
+            }
+            return fresh.model_copy(update=told), True
         if verdict == b"replayed":
             return await self.get(about.decode(), owner=owner), False
-        raise refusal(verdict.decode(), about.decode(), fresh)
+        raise refusal(verdict.decode(), about.decode(), fresh, demand)
 
     @translated
     async def earlier(self, sent: Idempotency, *, owner: str) -> Generation | None:

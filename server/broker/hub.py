@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from server.broker import keys
 
 log = logging.getLogger("darkroom.hub")
 
 RECONNECT_SECONDS = 0.25
+REFUSED = (AuthenticationError, ResponseError)
+"""What a Redis says that is there and does not let us in."""
 
 
 class Hub:
@@ -26,7 +28,7 @@ class Hub:
         self._redis = redis
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
-        self._away = False
+        self._trouble = ""
         self.released = False
 
     async def start(self) -> None:
@@ -81,16 +83,18 @@ class Hub:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _lost(self, error: Exception) -> None:
-        """Told once: it is tried again all the time."""
-        if not self._away:
-            log.warning("Redis is away, so changes are not heard of; trying again: %s", error)
-        self._away = True
+        """Told once, and once more where it answers but does not let us in: it is tried again all
+        the time."""
+        state = "refuses us" if isinstance(error, REFUSED) else "is away"
+        if state != self._trouble:
+            log.warning("Redis %s, so changes are not heard of; trying again: %s", state, error)
+        self._trouble = state
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":  # only now nothing is missed any more
-            if self._away:
+            if self._trouble:
                 log.info("Redis is back, changes are heard of again")
-            self._away = False
+            self._trouble = ""
             self._wake_all()
         else:
             self._wake(message["data"].decode(errors="replace").partition(" ")[0])

@@ -91,6 +91,8 @@ class Generation(Frozen):
     """What to compare it with, where it draws something again."""
     place: Place | None = None
     """In the queue, when it was accepted. Not kept."""
+    eta_seconds: float | None = None
+    """Until it is done, as predicted then. Not kept."""
     share: Share | None = None
     """What its owner had then, with it. Not kept."""
 

@@ -15,11 +15,12 @@ from server.errors import (
     QueueFull,
     QuotaExceeded,
 )
+from server.forecast import Demand
 
 SHORTEST_SECONDS = 1.0
 
 
-def refusal(verdict: str, about: str, fresh: Generation) -> DarkroomError:
+def refusal(verdict: str, about: str, fresh: Generation, demand: Demand) -> DarkroomError:
     """The error of a verdict. `about` is what the script adds: a checkpoint, seconds or a count."""
     checkpoint = fresh.spec.checkpoint
     match verdict:
@@ -39,7 +40,8 @@ def refusal(verdict: str, about: str, fresh: Generation) -> DarkroomError:
             return QuotaExceeded(
                 f"{float(about):.0f} of your generations are queued or running, which is as many "
                 "as your key allows at once; wait until one of them is done, or cancel one",
-                retry_after=_some(sum(fresh.works)),
+                # As if they were like this one: in a full worker one ends after another.
+                retry_after=_some((demand.shared or demand.work) / float(about)),
             )
         case "owner_seconds":
             seconds = _some(float(about))
@@ -50,7 +52,7 @@ def refusal(verdict: str, about: str, fresh: Generation) -> DarkroomError:
             )
         case "owner_daily":
             return QuotaExceeded(
-                f"your key has had {float(about):.0f} seconds of drawing today and this is more "
+                f"your key has had {float(about):.3g} seconds of drawing today and this is more "
                 "than is left of its day, which ends at midnight UTC; ask for fewer steps or "
                 "images, or a smaller size",
                 retry_after=keys.DAY_SECONDS - time.time() % keys.DAY_SECONDS,

@@ -96,7 +96,9 @@ end
 local again = asked.like ~= '' and returns(asked)
 local waiting = redis.call('LLEN', KEYS[3])
 -- Where nothing waits, those who were promised something have not come.
-if waiting == 0 then redis.call('HDEL', here .. ':promised', owner) end
+if redis.call('ZCARD', here .. ':turns') == 0 then
+  redis.call('HDEL', here .. ':promised', owner)
+end
 if waiting >= asked.waiting * (again and asked.lenience or 1) then
   local share = asked.waiting / (redis.call('ZCARD', here .. ':turns') + 1)
   if redis.call('ZCARD', here .. ':of:' .. owner) >= share then

@@ -82,6 +82,9 @@ class Meter:
         )
 
     def duration(self, stage: Stage) -> float:
-        """Seconds that a stage takes here if nothing is drawn beside it."""
-        speed = self.speed
-        return 0.0 if speed is None else forecast.duration(stage, speed)
+        """Seconds that a stage takes here at best: nothing is drawn beside it, and nothing slows it
+        down that did so lately."""
+        if self._measured is None:
+            return 0.0
+        quickest = self._measured.model_copy(update={"drift": min(1.0, self._drift)})
+        return forecast.duration(stage, quickest)

@@ -24,8 +24,9 @@ log = logging.getLogger("darkroom.warmup")
 
 IDLE_SECONDS = 10.0
 LONGEST_SECONDS = 600.0
-QUICKER = 0.8
-"""Of what was measured; steps that take less say that it was measured on a busy machine."""
+QUICKER, SLOWER = 0.8, 1.5
+"""Of what was measured: steps that take less say that it was measured on a busy machine, those that
+took longer say nothing of the time after a pause."""
 
 MOST_TOLD = 3
 """Doubts in one line of the log."""
@@ -79,7 +80,7 @@ class Remeasuring:
 
     def _wanted(self) -> bool:
         speed = self._meter.speed
-        return self._doubted or (speed is not None and speed.drift < QUICKER)
+        return self._doubted or (speed is not None and not QUICKER <= speed.drift <= SLOWER)
 
     def _measure(self, warm_up: WarmUp, inbox: SimpleQueue[Callable[[], None]]) -> None:
         warm_up.call = lambda: self._call(inbox)

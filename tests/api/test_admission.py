@@ -352,6 +352,26 @@ def test_what_an_earlier_version_has_ended_does_not_count(submit: Any, redis: Re
     assert isinstance(submit("own", terms), QuotaExceeded)
 
 
+def test_what_is_just_being_claimed_still_waits_so_promises_hold(submit: Any, redis: Redis) -> None:
+    terms = Terms(max_seconds=1)
+    first = submit("own", terms)
+    submit("own", terms)
+    told = [submit("own", terms).retry_after for _ in range(2)]
+    redis.lrem("rq:queue:demo", 1, first.id)
+    told += [submit("own", terms).retry_after for _ in range(2)]
+    assert told == pytest.approx([1.0, 2.0, 3.0, 4.0], abs=0.2)
+
+
+def test_a_worker_that_is_slow_at_the_moment_makes_no_deadline_impossible(
+    start: Start, hands: Hands
+) -> None:
+    hands.serve(speed=SPEED.model_copy(update={"drift": 3.0}))
+    client = start()
+    hurried = post(client, deadline_seconds=1.5 * SECONDS)
+    assert (hurried.status_code, hurried.json()["eta_seconds"]) == (202, 3 * SECONDS)
+    assert post(client, deadline_seconds=1.5 * SECONDS).json()["code"] == "deadline_unmeetable"
+
+
 def test_where_nothing_waits_any_more_earlier_promises_keep_nobody_out(
     submit: Any, redis: Redis
 ) -> None:

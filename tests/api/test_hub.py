@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import redis.asyncio
+from redis.exceptions import AuthenticationError
 
 from server.broker import hub
 from server.broker.hub import Hub
@@ -18,6 +19,17 @@ async def until(true: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.01)
+
+
+def test_a_redis_that_comes_back_and_refuses_us_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listener = Hub(redis.asyncio.Redis())
+    for error in (ConnectionRefusedError("no"), AuthenticationError("who?"), OSError("no")):
+        for _ in range(2):
+            listener._lost(error)
+    told = [record.getMessage().partition(",")[0] for record in caplog.records]
+    assert told == ["Redis is away", "Redis refuses us", "Redis is away"]
 
 
 def test_an_outage_is_told_once_when_it_begins_and_once_when_it_is_over(

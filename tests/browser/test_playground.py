@@ -76,7 +76,7 @@ def test_progress_and_previews_are_seen_and_escape_cancels(page: Page, house: Se
 
 
 def test_who_waits_sees_their_place_and_can_cancel_with_the_button(page: Page) -> None:
-    for _ in range(6):  # the worker holds sixteen pictures at once
+    for _ in range(7):  # the worker takes in twenty pictures at once
         with page.expect_response("**/v1/generations"):
             draw(page, **LONG)
         expect(page.locator("#draw[aria-busy]")).to_have_count(0)

@@ -73,6 +73,20 @@ while True:
     time.sleep(60)
 """
 STUBBORN = OBEDIENT.replace("sys.exit(0)", "time.sleep(60)")
+SLOW = """
+import signal, sys, time
+def hand_back(*_):
+    print("handed back")
+    sys.exit(0)
+def drain(*_):
+    signal.signal(signal.SIGTERM, hand_back)
+    print("draining")
+    time.sleep(60)
+signal.signal(signal.SIGTERM, drain)
+open(sys.argv[1], "w").close()
+while True:
+    time.sleep(60)
+"""
 
 
 class Supervised:
@@ -156,11 +170,23 @@ def test_what_dies_is_started_again(supervised: Any) -> None:
     assert "killed by SIGKILL" in one.until("say", "gateway  ended")
 
 
-def test_a_second_signal_does_not_wait(supervised: Any) -> None:
-    one = supervised(STUBBORN)
+def test_a_second_signal_is_passed_on_so_that_what_runs_is_handed_back(supervised: Any) -> None:
+    one = supervised(SLOW)
     one.until("ready")
     one.process.send_signal(signal.SIGTERM)
-    one.until("line", "worker 1", "drained")
+    one.until("line", "worker 1", "draining")
+    one.process.send_signal(signal.SIGTERM)
+    one.until("line", "worker 1", "handed back")
+    assert one.process.wait(10) == 0
+    assert not [said for said in one.said if "is killed" in said[-1]]
+
+
+def test_a_third_signal_does_not_wait(supervised: Any) -> None:
+    one = supervised(STUBBORN)
+    one.until("ready")
+    for _ in range(2):
+        one.process.send_signal(signal.SIGTERM)
+        one.until("line", "worker 1", "drained")
     one.process.send_signal(signal.SIGTERM)
     one.until("say", "worker 1 is still running and is killed")
     assert one.process.wait(10) == 0
