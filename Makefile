@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test chaos mutations check fix leak audit bench clean
+.PHONY: help setup serve test chaos mutations load check fix leak audit bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ chaos: $(READY) ## Kill everything for minutes while 500 generations are drawn, 
 
 mutations: $(READY) ## Take out what holds the queue together, part by part, and see that a test notices
 	@$(BIN)/python -m tests.mutations
+
+load: $(READY) ## Send clients of all kinds to a private server for two minutes, and hold it to thresholds (ARGS=…)
+	@$(BIN)/python -m tests.load $(ARGS)
 
 check: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -65,5 +68,5 @@ $(READY): pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { \
 		echo "Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
-		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev]'
+		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev,load]'
 	@touch $@

@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import accept, drawing, load, playground, service
+from benchmarks import accept, drawing, load, playground, service, step
 from benchmarks.timing import Figure
 from server.catalog import Card, load_catalog
 from server.models.loading import load as load_checkpoint
 from server.models.sources import locate
 from tests.models import tiny
 
-PARTS = ("drawing", "accept", "service", "playground", "load")
+PARTS = ("drawing", "accept", "service", "playground", "load", "step")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -68,6 +68,8 @@ def measure(parts: list[str], rounds: int) -> Iterator[Figure]:
     """The figures of these parts, one by one."""
     if "drawing" in parts:
         yield from drawing_figures(rounds)
+    if "step" in parts:
+        yield from step_figures(rounds)
     if "accept" in parts:
         yield accept.figure()
     if "service" in parts:
@@ -92,6 +94,16 @@ def drawing_figures(rounds: int) -> Iterator[Figure]:
         )
 
 
+def step_figures(rounds: int) -> Iterator[Figure]:
+    """(h) and (i) for the demo checkpoint, (j) for pictures of any."""
+    card = load_catalog()["demo"]
+    folder = locate(card)
+    exact = a_subject("demo", card, folder, 128)
+    yield step.layout_figure(folder / "unet", rounds)
+    yield step.half_figure(exact, a_subject("demo", card, folder, 128, "bfloat16"), rounds)
+    yield from step.png_figures(rounds)
+
+
 def service_figures(rounds: int) -> Iterator[Figure]:
     """(d) and (e) over HTTP."""
     pipeline = a_pipeline(locate(load_catalog()["demo"]))
@@ -109,9 +121,11 @@ def service_figures(rounds: int) -> Iterator[Figure]:
         yield service.latency(client, call, 4 * rounds)
 
 
-def a_subject(name: str, card: Card, folder: Path, size: int) -> drawing.Subject:
-    """The same folder as our family loads it and as diffusers does."""
-    denoiser = load_checkpoint(card, "cpu", "float32")
+def a_subject(
+    name: str, card: Card, folder: Path, size: int, dtype: str = "float32"
+) -> drawing.Subject:
+    """The same folder as our family loads it, and as diffusers does in float32."""
+    denoiser = load_checkpoint(card, "cpu", dtype)
     return drawing.Subject(name, denoiser, a_pipeline(folder), drawing.mixed_specs(size))
 
 

@@ -69,9 +69,13 @@ class House:
 
 @contextlib.contextmanager
 def house(
-    milliseconds: int = QUICK_MILLISECONDS, workers: int = 1, **settings: Any
+    milliseconds: float = QUICK_MILLISECONDS,
+    workers: int = 1,
+    each_row: float = 0.0,
+    **settings: Any,
 ) -> Iterator[House]:
-    """A Redis, one gateway, and simulated workers of the demo checkpoint."""
+    """A Redis, one gateway, and simulated workers of the demo checkpoint, whose step takes so long,
+    and longer by so many milliseconds for each row."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         redis = EmbeddedRedis(Path(folder))
         redis.start()
@@ -81,7 +85,8 @@ def house(
         listener = stack.enter_context(listen("127.0.0.1", 0))
         fd = listener.fileno()
         gateway = _started(stack, env, command("gateway", "--fd", str(fd)), fd)
-        drawing = [sys.executable, "-m", "benchmarks.simulator", "demo", str(milliseconds)]
+        drawing = [sys.executable, "-m", "benchmarks.simulator", "demo"]
+        drawing += [str(milliseconds), str(each_row)]
         for _ in range(workers):
             _started(stack, env, drawing)
         url = url_of(listener)

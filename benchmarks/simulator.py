@@ -1,8 +1,9 @@
 """A worker that is real but for its model, for loads on all that is around it.
 
-    DARKROOM_REDIS=… python -m benchmarks.simulator demo 50
+    DARKROOM_REDIS=… python -m benchmarks.simulator demo 50 4
 
-draws nothing: each step takes 50 ms, however many rows share it.
+draws nothing: each step takes 50 ms, and 4 ms more for each row; without the 4 it takes the same
+however many rows share it.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ class NoGauge:
         return 0
 
 
-def main(checkpoint: str, milliseconds: str) -> None:
+def main(checkpoint: str, milliseconds: str, each_row: str = "0") -> None:
     """Serve the checkpoint's queue until a signal says stop."""
     settings = Settings()
     configure(settings.log_format, settings.log_level)
-    denoiser = SimulatedDenoiser(step_seconds=lambda rows: float(milliseconds) / 1000)
+    step, row = float(milliseconds) / 1000, float(each_row) / 1000
+    denoiser = SimulatedDenoiser(step_seconds=lambda rows: step + row * rows)
     card = load_catalog(settings.catalog)[checkpoint]
     speed = WarmUp(denoiser, card, 2 * settings.capacity, NoGauge()).run()
     name, metrics = f"simulated-{uuid.uuid4().hex[:6]}", WorkerMetrics(CollectorRegistry())

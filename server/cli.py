@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from server import __version__, cardfile, drawing, keyring, queueing, replaying
+from server import __version__, cardfile, drawing, keyring, planning, queueing, replaying
 from server.catalog import load_catalog
 from server.child import HOPELESS
 from server.config import Settings
@@ -193,6 +193,7 @@ app.command()(drawing.generate)
 app.command()(drawing.sweep)
 app.command()(replaying.replay)
 app.command()(queueing.queue)
+app.command()(planning.plan)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from server.spec import Frozen
 from server.stages import Stage
@@ -31,7 +31,10 @@ UNKNOWN_SECONDS = 1.0
 class Speed(Frozen):
     """What a worker has measured of itself with guided pictures of the checkpoint's own size."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     native_pixels: int = Field(gt=0)
+    """Of such a picture."""
     curve: tuple[tuple[int, float], ...] = Field(min_length=1)
     """Rows of a UNet call, rising, and the seconds that it took."""
     full_rows: int = Field(gt=0)

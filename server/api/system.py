@@ -27,6 +27,7 @@ from server.errors import (
     UnknownCheckpoint,
     UnsupportedMediaType,
 )
+from server.forecast import Speed
 from server.spec import FROM_NOISE_ONLY, SPACED, TAKES_ETA, Sampler, Sigmas, Task
 
 router = APIRouter(prefix="/v1", tags=["system"])
@@ -70,6 +71,15 @@ QUEUE_EXAMPLE = {
             "images": 16,
             "step_rows": 32,
             "step_seconds": 0.412,
+            "speed": {
+                "native_pixels": 16_384,
+                "curve": [[2, 0.029], [4, 0.054], [8, 0.104], [16, 0.205], [32, 0.41]],
+                "full_rows": 8,
+                "exponent": 1.021,
+                "decode_seconds": 0.012,
+                "drift": 1.006,
+                "largest_pixels": 0,
+            },
         }
     ],
 }
@@ -130,6 +140,10 @@ class WorkerRecord(BaseModel):
         description="Samples in its last step, two for a guided image; 0 while it is idle."
     )
     step_seconds: float = Field(description="How long that step took; 0 while it is idle.")
+    speed: Speed | None = Field(
+        default=None,
+        description="What it measured of itself, which predictions and `darkroom plan` start from.",
+    )
 
 
 class QueueRecord(BaseModel):

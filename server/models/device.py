@@ -25,6 +25,12 @@ DTYPES = {
     "float16": torch.float16,
 }
 
+INSTRUCTIONS = {
+    torch.bfloat16: ("amx_bf16", "avx512_bf16"),
+    torch.float16: ("amx_fp16", "avx512_fp16"),
+}
+"""Any of which an x86 CPU needs to compute in half precision."""
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` is the first GPU if there is one, else the CPU.
@@ -58,6 +64,16 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.float32
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float16
+
+
+def has_arithmetic(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the device computes in this precision by itself: a CPU that does not converts to
+    float32 and back at every operation, and so is slower than in float32. True where it is not
+    known."""
+    needed, able = INSTRUCTIONS.get(dtype), torch.cpu.get_capabilities()
+    if device.type != "cpu" or needed is None or able.get("architecture") != "x86_64":
+        return True
+    return any(able.get(name) for name in needed)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -27,12 +27,14 @@ from server.models.glimpses import expected, planned, taken
 from server.models.parts import Parts
 from server.models.pictures import NO_LATENTS, Latents, Picture, to_latents, to_pictures
 from server.models.probe import EVERY, Probe
+from server.models.recurrence import Recurrence, Recurrences
 from server.models.safety import SafetyReader
 from server.models.samplers import Samplers
 from server.models.schedule import begin
 from server.models.state import Kept, State
+from server.models.turn import Prediction, Turn, unet_input
 from server.pixels import Inputs
-from server.spec import Spec
+from server.spec import Sampler, Spec
 from server.stages import Handover, Stage
 
 COST_OF_A_LATENT = 64
@@ -54,6 +56,7 @@ class LatentDiffusion:
         self._conditioner = conditioner
         self._vae = Autoencoder(parts.vae, 0 if parts.always_tiled else TILE_ABOVE)
         self._samplers = Samplers(parts.sampler_config)
+        self._recurrences = Recurrences(parts.dtype, parts.device)
         reads_depth = parts.unet.config.in_channels == self._vae.channels + 1
         depth = DepthReader(parts.depth) if reads_depth else None
         self._canvases = Canvases(parts.unet, parts.low_res_sampler_config, depth)
@@ -84,6 +87,7 @@ class LatentDiffusion:
             first = timesteps[:1] if len(timesteps) else None
             canvas = self._canvases.make(stage, inputs, Start(sampler, first, generator), vae)
             latents, gives_latents = canvas.latents, stage.gives is Handover.LATENTS
+            arguments = _step_arguments(sampler, spec.eta, generator)
             extra = 0 if canvas.extra is None else canvas.extra.shape[1]
             return State(
                 spec=spec,
@@ -92,7 +96,9 @@ class LatentDiffusion:
                 row_timesteps=self._row_timesteps(timesteps, conditioning.rows),
                 canvas=canvas,
                 conditioning=conditioning,
-                step_arguments=_step_arguments(sampler, spec.eta, generator),
+                step_arguments=arguments,
+                recurrence=self._recurrence(sampler, timesteps, arguments, spec),
+                guidance=torch.full((1, 1, 1, 1), spec.guidance_scale, device=self.device),
                 latents=latents,
                 blend=blend,
                 autoencoder=vae,
@@ -112,8 +118,8 @@ class LatentDiffusion:
             with on_device():
                 torch.cuda.empty_cache()
 
-    def predict(self, states: Sequence[State]) -> Sequence[torch.Tensor]:
-        """One UNet call for states of one bucket: each one's (rows, channels, h, w), unguided.
+    def predict(self, states: Sequence[State]) -> Sequence[Prediction]:
+        """One UNet call for states of one bucket: each one's share of it.
 
         A guided ticket's two rows stand side by side. Changes no state: what a sampler notes
         down while it scales the input, it notes down again the same.
@@ -122,42 +128,39 @@ class LatentDiffusion:
             OutOfMemory: the batch does not fit; smaller ones may.
             DeviceLost: the device is unusable by this process.
         """
-        samples: list[torch.Tensor] = []
         with on_device():
-            for state in states:
-                samples.extend([_unet_input(state)] * state.rows)
             self._adapters.wear(states[0].blend)
             noise: torch.Tensor = self._unet(
-                torch.cat(samples),  # (R, channels, h, w)
+                unet_input(states),  # (R, channels, h, w)
                 torch.cat([state.row_timesteps[state.steps_done] for state in states]),  # (R,)
                 class_labels=_class_labels(states),
                 return_dict=False,
                 **unet_arguments([state.conditioning for state in states]),
             )[0]
-            return noise.split_with_sizes([state.rows for state in states])
+            turn = Turn(states, noise)
+            return [Prediction(turn, number) for number in range(len(states))]
 
-    def advance(self, state: State, prediction: torch.Tensor) -> None:
-        """Apply guidance and the ticket's own sampler step to its latents.
+    def advance(self, state: State, prediction: Prediction) -> None:
+        """Apply guidance and the sampler's step to its latents. What that is for each ticket of the
+        call is worked out for all of them when the first is advanced.
 
         Raises:
             NotFinite: they have been NaN or infinite for a few steps, at most.
         """
         with on_device():
-            guided = _guide(prediction, state.spec)
-            glimpse = taken(state, guided)
-            latents = state.sampler.step(
-                guided,
-                state.timesteps[state.steps_done],
-                state.latents,
-                return_dict=False,
-                **state.step_arguments,
-            )[0]
+            stepped = prediction.stepped()
+            glimpse, latents = taken(state, stepped.guided), stepped.latents
+            if latents is None:
+                latents = _by_its_own_sampler(state, stepped.guided)
             if state.canvas.kept is not None:
                 latents = _restored(latents, state, state.canvas.kept)
             if state.steps_done % EVERY == 0:
                 state.probe = Probe(latents)
             if state.probe is not None and state.probe.failed:
                 raise NotFinite(NO_LATENTS)
+        if state.recurrence is not None:
+            past = ((state.latents, stepped.guided), *state.past)
+            state.past = past[: state.recurrence.reach]
         state.latents, state.glimpse = latents, glimpse
         state.steps_done += 1
 
@@ -210,18 +213,20 @@ class LatentDiffusion:
         """The most memory that was in use so far: of the GPU, or of the process on a CPU."""
         return peak_memory_bytes(self.device)
 
+    def _recurrence(
+        self, sampler: Any, timesteps: torch.Tensor, arguments: dict[str, Any], spec: Spec
+    ) -> Recurrence | None:
+        """None where its own sampler has to step."""
+        if spec.sampler is Sampler.DPMPP_SDE:  # it has a source of noise of its own
+            return None
+        eta = arguments.get("eta")
+        asked = (spec.sampler, spec.sigmas, spec.num_inference_steps, eta)
+        return self._recurrences.of(sampler, timesteps, arguments, *asked)
+
     def _row_timesteps(self, timesteps: torch.Tensor, rows: int) -> tuple[torch.Tensor, ...]:
         # Copied to the device once: a copy per step would make the host wait at every step.
         on_host = timesteps.to(torch.float32)
         return on_host.to(self.device)[:, None].expand(-1, rows).contiguous().unbind()
-
-
-def _unet_input(state: State) -> torch.Tensor:
-    now = state.timesteps[state.steps_done]
-    sample: torch.Tensor = state.sampler.scale_model_input(state.latents, now)
-    if state.canvas.extra is None:
-        return sample
-    return torch.cat([sample, state.canvas.extra], dim=1)
 
 
 def _class_labels(states: Sequence[State]) -> torch.Tensor | None:
@@ -231,13 +236,26 @@ def _class_labels(states: Sequence[State]) -> torch.Tensor | None:
     return torch.cat(told) if told else None
 
 
+def _by_its_own_sampler(state: State, guided: torch.Tensor) -> torch.Tensor:
+    now = state.timesteps[state.steps_done]
+    stepped = state.sampler.step(
+        guided, now, state.latents, return_dict=False, **state.step_arguments
+    )
+    latents: torch.Tensor = stepped[0]
+    return latents
+
+
 def _restored(latents: torch.Tensor, state: State, kept: Kept) -> torch.Tensor:
     """What is not drawn again, as it would be at the next timestep; at the end as it was sent."""
     sent = kept.latents
     if state.steps_done + 1 < state.steps_total:
-        following = state.timesteps[state.steps_done + 1]
-        sent = state.sampler.add_noise(sent, kept.noise, following[None])
-    return (1 - kept.mask) * sent + kept.mask * latents
+        if state.recurrence is None:
+            following = state.timesteps[state.steps_done + 1]
+            sent = state.sampler.add_noise(sent, kept.noise, following[None])
+        else:
+            picture, noise = state.recurrence.keeps[state.steps_done].unbind()
+            sent = picture * sent + noise * kept.noise
+    return ((1 - kept.mask) * sent + kept.mask * latents).to(latents.dtype)
 
 
 def _step_arguments(sampler: Any, eta: float, generator: torch.Generator) -> dict[str, Any]:
@@ -245,21 +263,3 @@ def _step_arguments(sampler: Any, eta: float, generator: torch.Generator) -> dic
     known = inspect.signature(sampler.step).parameters
     offered = {"eta": eta, "generator": generator}
     return {name: value for name, value in offered.items() if name in known}
-
-
-def _guide(prediction: torch.Tensor, spec: Spec) -> torch.Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022): (2, C, h, w) to (1, C, h, w)."""
-    if not spec.guided:
-        return prediction
-    unconditional, conditional = prediction.chunk(2)
-    guided = unconditional + spec.guidance_scale * (conditional - unconditional)
-    if spec.guidance_rescale:
-        return _rescale(guided, conditional, spec.guidance_rescale)
-    return guided
-
-
-def _rescale(guided: torch.Tensor, conditional: torch.Tensor, share: float) -> torch.Tensor:
-    """Restores the conditional's spread, by `share` (Lin et al. 2023, section 3.4)."""
-    axes = list(range(1, guided.ndim))
-    spread = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
-    return share * (guided * spread) + (1 - share) * guided

@@ -41,8 +41,7 @@ def taken(state: State, guided: torch.Tensor) -> Glimpse | None:
     left = state.shown_after.get(state.steps_done + 1)
     if left is None:
         return None
-    now = state.timesteps[state.steps_done]
-    return Glimpse(state.sampler.scale_model_input(state.latents, now), guided, left)
+    return Glimpse(state.seen(), guided, left)
 
 
 def expected(state: State) -> torch.Tensor:

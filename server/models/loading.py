@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from server.catalog import Attention, Card
 from server.errors import CheckpointError
 from server.models.adapters import Adapters
 from server.models.anatomy import Anatomy, Source, examine
-from server.models.device import choose_device, choose_dtype, device_errors
+from server.models.device import choose_device, choose_dtype, device_errors, has_arithmetic
 from server.models.diffusion import LatentDiffusion
 from server.models.families import conditioner
 from server.models.folder import Folder
@@ -27,6 +28,8 @@ from server.models.placement import let_visit, set_attention
 from server.models.replacement_vae import with_vae
 from server.models.single_file import SingleFile
 from server.models.sources import locate, read_json, refusing
+
+log = logging.getLogger("darkroom.models")
 
 Offload = Literal["none", "encoders"]
 Progress = Callable[[str, int, int], None]
@@ -108,6 +111,9 @@ def load_parts(
     _quiet()
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
+    if not has_arithmetic(precision, place):
+        spoken = str(precision).removeprefix("torch.")
+        log.warning("this CPU is slower in %s than in float32 (DARKROOM_DTYPE)", spoken)
     source, anatomy = _opened(card, allow_pickle)
     loader = _Loader(source, anatomy, place, precision, progress or _ignore, offload)
     models = {part: loader.model(part) for part in anatomy.weights}

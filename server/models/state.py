@@ -14,6 +14,7 @@ from server.models.autoencoder import Autoencoder
 from server.models.blend import Blend
 from server.models.conditioning import Conditioning
 from server.models.probe import Probe
+from server.models.recurrence import Recurrence
 from server.spec import Spec, Warn
 
 Finish = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -63,6 +64,9 @@ class State:
     canvas: Canvas
     conditioning: Conditioning
     step_arguments: dict[str, Any]
+    recurrence: Recurrence | None
+    """What the sampler does, written down; then it is not called any more."""
+    guidance: torch.Tensor  # (1, 1, 1, 1), float32, on the device
     latents: torch.Tensor  # (1, channels, h, w)
     blend: Blend
     autoencoder: Autoencoder
@@ -71,6 +75,8 @@ class State:
     pixels: int
     gives_latents: bool = False
     steps_done: int = 0
+    past: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+    """Latents and guided prediction of as many steps as the recurrence looks back, last first."""
     shown_after: Mapping[int, float] = field(default_factory=dict)
     """Steps done, each time that it is shown, and the signal of the last of them."""
     glimpse: Glimpse | None = None
@@ -87,6 +93,15 @@ class State:
     def steps_total(self) -> int:
         """UNet calls in all; the second-order samplers need two for one step."""
         return len(self.timesteps)
+
+    def seen(self) -> torch.Tensor:
+        """The latents as the UNet sees them at this step: (1, channels, h, w)."""
+        if self.recurrence is not None:
+            scale = self.recurrence.scales[self.steps_done]
+            return (self.latents * scale).to(self.latents.dtype)
+        now = self.timesteps[self.steps_done]
+        scaled: torch.Tensor = self.sampler.scale_model_input(self.latents, now)
+        return scaled
 
     @property
     def previews_due(self) -> int:

@@ -110,6 +110,15 @@ def test_the_queue_tells_what_each_worker_does(client: httpx.Client, hands: Hand
             "images": 3,
             "step_rows": 6,
             "step_seconds": 0.25,
+            "speed": {
+                "native_pixels": 128 * 128,
+                "curve": [[2, 0.1]],
+                "full_rows": 2,
+                "exponent": 1.0,
+                "decode_seconds": 0.0,
+                "drift": 1.0,
+                "largest_pixels": 0,
+            },
         }
     ]
     assert all(other["workers"] == [] for other in others)

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from server.errors import DeviceLost, OutOfMemory
-from server.models.device import choose_device, choose_dtype, device_errors, on_device
+from server.models.device import (
+    choose_device,
+    choose_dtype,
+    device_errors,
+    has_arithmetic,
+    on_device,
+)
+from server.models.loading import load_parts
+from tests.models import tiny
+from tests.models.conftest import Checkpoint
 
 CPU = torch.device("cpu")
 
@@ -30,6 +39,39 @@ def test_auto_means_bfloat16_on_a_gpu_that_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     assert choose_dtype("auto", torch.device("cuda:0")) == dtype
+
+
+@pytest.mark.parametrize(
+    ("able", "bfloat16", "float16"),
+    [
+        ({"architecture": "x86_64", "avx512_f": True}, False, False),
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": False}, True, False),
+        ({"architecture": "x86_64", "avx512_bf16": True, "avx512_fp16": True}, True, True),
+        ({"architecture": "aarch64"}, True, True),
+        ({}, True, True),
+    ],
+)
+def test_a_cpu_says_what_it_computes_in(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, object], bfloat16: bool, float16: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert has_arithmetic(torch.bfloat16, CPU) is bfloat16
+    assert has_arithmetic(torch.float16, CPU) is float16
+    assert has_arithmetic(torch.float32, CPU)
+    assert has_arithmetic(torch.bfloat16, torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize(("dtype", "warned"), [("bfloat16", True), ("float32", False)])
+def test_a_precision_that_only_costs_time_is_warned_about(
+    v1: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    dtype: str,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64"})
+    load_parts(tiny.card(v1.folder), "cpu", dtype)
+    assert ("slower in bfloat16 than in float32" in caplog.text) is warned
 
 
 @pytest.mark.parametrize(

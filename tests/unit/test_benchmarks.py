@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("diffusers")
 
 from benchmarks import __main__ as bench
-from benchmarks import drawing
+from benchmarks import drawing, step
 from benchmarks.timing import at_least, at_most
 from server.workers.simulated import SimulatedDenoiser
 from tests.builders import a_spec
@@ -54,3 +55,10 @@ def test_the_engines_batches_are_those_that_bare_calls_repeat() -> None:
     subject.draw_with_engine()
     assert subject.decodes == [2, 2]
     assert subject.rows == [8, 8, 4]
+
+
+def test_how_far_pictures_are_from_the_exact_ones_is_told_in_grey_levels_and_decibels() -> None:
+    exact = [np.full((2, 2, 3), 100, np.uint8)] * 2
+    other = [exact[0], np.full((2, 2, 3), 90, np.uint8)]
+    assert step.distance(exact, exact) == "mean 0.00, max 0 grey levels, PSNR inf dB"
+    assert step.distance(other, exact) == "mean 5.00, max 10 grey levels, PSNR 31.1 dB"
