@@ -73,9 +73,7 @@ async def accept(
         raise
     await store(gate.store, uploads, pictures)
     submit = partial(gate.broker.submit, spec, owner=owner, id=id, warnings=(*noted, *warnings))
-    submit = partial(
-        submit, works=prospect.works, demand=prospect.demand, foresee=prospect.seconds
-    )
+    submit = partial(submit, works=prospect.works, demand=prospect.demand, foresee=prospect.seconds)
     submit = partial(submit, weight=gate.account.weight, terms=terms)
     submitting = submit(idempotency=idempotency, webhook=webhook, replay=replay)
     generation, made = await _submitted(gate, spec, uploads, submitting)
