@@ -14,10 +14,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test chaos mutations load check fix leak audit bench clean
+.PHONY: help setup serve test chaos mutations load check fix leak audit bench bench-gpu clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make .venv with everything pinned in constraints.txt (TORCH_INDEX=URL: see README)
 
@@ -52,6 +52,9 @@ leak: $(READY) ## Draw 2,000 pictures, with adapters and cancels, and see that m
 bench: $(READY) ## Measure, and print ratios (ARGS=…)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+bench-gpu: $(READY) ## Measure checkpoints of real size on a GPU; ends with 3 where there is none (ARGS=…)
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
 audit: $(READY) ## Look for known holes in what is pinned, and list all licences (needs pypi.org)
 	@[ -x .audit/bin/pip-audit ] || { $(PYTHON) -m venv .audit && \
 		.audit/bin/pip install --disable-pip-version-check --quiet pip-audit==2.10.1 pip-licenses==5.5.5; }
@@ -68,5 +71,5 @@ $(READY): pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { \
 		echo "Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
-		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev,load]'
+		$(addprefix --extra-index-url=,$(TORCH_INDEX)) --editable '.[worker,embedded,dev,load,peers]'
 	@touch $@

@@ -13,21 +13,49 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import accept, drawing, load, playground, service, step
+from benchmarks import (
+    accept,
+    drawing,
+    gateways,
+    load,
+    playground,
+    quantized,
+    service,
+    shortcuts,
+    step,
+)
+from benchmarks.control import figures as control
+from benchmarks.fairness import report as fairness
+from benchmarks.peers import run as peers
+from benchmarks.peers.report import figures as peer_figures
 from benchmarks.timing import Figure
 from server.catalog import Card, load_catalog
 from server.models.loading import load as load_checkpoint
 from server.models.sources import locate
 from tests.models import tiny
 
-PARTS = ("drawing", "accept", "service", "playground", "load", "step")
+PARTS = (
+    "drawing",
+    "accept",
+    "service",
+    "playground",
+    "load",
+    "control",
+    "step",
+    "shortcuts",
+    "fairness",
+)
+LONG = tuple(peers.PARTS)
+"""Parts that are measured when they are named; they take longer than all others together."""
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -35,12 +63,13 @@ def main() -> None:
     """Run the parts asked for, print each figure as it comes, write all of them down."""
     options = asked_for(sys.argv[1:])
     figures = []
+    document: dict[str, Any] = {"machine": machine()}
     print(machine())
-    for figure in measure(options.parts, options.rounds):
+    for figure in every(options, document):
         print(figure, flush=True)
         figures.append(figure)
     if options.out:
-        document = {"machine": machine(), "figures": [asdict(f) for f in figures]}
+        document["figures"] = [asdict(f) for f in figures]
         options.out.write_text(json.dumps(document, indent=2) + "\n")
     missed = [f.name for f in figures if not f.met]
     print(f"{len(figures) - len(missed)} of {len(figures)} bars met", *missed, sep="\nMISSED: ")
@@ -50,34 +79,53 @@ def asked_for(arguments: list[str]) -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", default=PARTS, type=a_part, help=f"of {', '.join(PARTS)}; all"
+        "parts",
+        nargs="*",
+        default=PARTS,
+        type=a_part,
+        help=f"of {', '.join(PARTS)}; all. And peers and "
+        "peers-sd-v1, which take about 20 minutes each for 5 rounds",
     )
     parser.add_argument("--rounds", type=int, default=5, help="alternating runs for each ratio")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--plots", type=Path, help="a folder for the plots of peers")
     return parser.parse_args(arguments)
 
 
 def a_part(name: str) -> str:
-    """One of `PARTS`. argparse's own choices refuse "none given" before Python 3.12."""
-    if name not in PARTS:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PARTS)}")
+    """One of `PARTS` or `LONG`. argparse's own choices refuse "none given" before Python 3.12."""
+    if name not in PARTS + LONG:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PARTS + LONG)}")
     return name
+
+
+def every(options: argparse.Namespace, document: dict[str, Any]) -> Iterator[Figure]:
+    """All figures asked for; what peers did besides goes into the document and the plots."""
+    yield from measure(options.parts, options.rounds)
+    for part in (part for part in LONG if part in options.parts):
+        race = peers.PARTS[part](options.rounds)
+        document[part] = peers.document(race)
+        if options.plots:
+            peers.draw_plots(race, options.plots, machine())
+        yield from peer_figures(race)
 
 
 def measure(parts: list[str], rounds: int) -> Iterator[Figure]:
     """The figures of these parts, one by one."""
-    if "drawing" in parts:
-        yield from drawing_figures(rounds)
-    if "step" in parts:
-        yield from step_figures(rounds)
-    if "accept" in parts:
-        yield accept.figure()
-    if "service" in parts:
-        yield from service_figures(rounds)
-    if "playground" in parts:
-        yield from playground.figures(rounds)
-    if "load" in parts:
-        yield from load.figures()
+    measures: dict[str, Callable[[], Iterable[Figure]]] = {
+        "drawing": lambda: drawing_figures(rounds),
+        "step": lambda: step_figures(rounds),
+        "accept": lambda: chain([accept.figure()], gateways.figures(rounds)),
+        "service": lambda: service_figures(rounds),
+        "playground": lambda: playground.figures(rounds),
+        "load": load.figures,
+        "control": control.figures,
+        "fairness": fairness.figures,
+        "shortcuts": lambda: chain(shortcuts.figures(rounds), quantized.figures(rounds)),
+    }
+    for name, figures in measures.items():
+        if name in parts:
+            yield from figures()
 
 
 def drawing_figures(rounds: int) -> Iterator[Figure]:
@@ -95,13 +143,17 @@ def drawing_figures(rounds: int) -> Iterator[Figure]:
 
 
 def step_figures(rounds: int) -> Iterator[Figure]:
-    """(h) and (i) for the demo checkpoint, (j) for pictures of any."""
+    """(h), (i) and (q) for the demo checkpoint, (j) for pictures of any."""
     card = load_catalog()["demo"]
     folder = locate(card)
     exact = a_subject("demo", card, folder, 128)
     yield step.layout_figure(folder / "unet", rounds)
     yield step.half_figure(exact, a_subject("demo", card, folder, 128, "bfloat16"), rounds)
     yield from step.png_figures(rounds)
+    with tempfile.TemporaryDirectory() as name:
+        kept = Path(name)
+        blocks = a_subject("demo", card, folder, 128, compiled_dir=kept)
+        yield step.compiled_figure(exact, blocks, card, kept, rounds)
 
 
 def service_figures(rounds: int) -> Iterator[Figure]:
@@ -122,10 +174,15 @@ def service_figures(rounds: int) -> Iterator[Figure]:
 
 
 def a_subject(
-    name: str, card: Card, folder: Path, size: int, dtype: str = "float32"
+    name: str,
+    card: Card,
+    folder: Path,
+    size: int,
+    dtype: str = "float32",
+    compiled_dir: Path | None = None,
 ) -> drawing.Subject:
     """The same folder as our family loads it, and as diffusers does in float32."""
-    denoiser = load_checkpoint(card, "cpu", dtype)
+    denoiser = load_checkpoint(card, "cpu", dtype, compiled_dir=compiled_dir)
     return drawing.Subject(name, denoiser, a_pipeline(folder), drawing.mixed_specs(size))
 
 

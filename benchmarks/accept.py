@@ -55,7 +55,7 @@ def measure(requests: int) -> float:
 def figure() -> Figure:
     """(d) What one POST costs, against its bar."""
     detail = f"over {REQUESTS} requests of {CONNECTIONS} connections, with logs and metrics on"
-    return at_most("(d) CPU time to accept a POST", measure(REQUESTS), 500.0, "us", detail)
+    return at_most("(d) CPU time to accept a POST", measure(REQUESTS), 400.0, "us", detail)
 
 
 def _measured(folder: Path, url: str, requests: int) -> float:

@@ -72,10 +72,12 @@ def house(
     milliseconds: float = QUICK_MILLISECONDS,
     workers: int = 1,
     each_row: float = 0.0,
+    decode: float | None = None,
     **settings: Any,
 ) -> Iterator[House]:
     """A Redis, one gateway, and simulated workers of the demo checkpoint, whose step takes so long,
-    and longer by so many milliseconds for each row."""
+    and longer by so many milliseconds for each row. Where `decode` says how many of them a decode
+    takes, both go by the pixels."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         redis = EmbeddedRedis(Path(folder))
         redis.start()
@@ -86,7 +88,7 @@ def house(
         fd = listener.fileno()
         gateway = _started(stack, env, command("gateway", "--fd", str(fd)), fd)
         drawing = [sys.executable, "-m", "benchmarks.simulator", "demo"]
-        drawing += [str(milliseconds), str(each_row)]
+        drawing += [str(milliseconds), str(each_row), *([] if decode is None else [str(decode)])]
         for _ in range(workers):
             _started(stack, env, drawing)
         url = url_of(listener)

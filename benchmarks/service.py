@@ -32,7 +32,7 @@ def claim(client: httpx.Client, count: int) -> Figure:
     p50 = 1000 * statistics.median(seconds)
     p95 = 1000 * statistics.quantiles(seconds, n=20)[-1]
     detail = f"{count} generations, one after the other; p95 {p95:.2f} ms"
-    return at_most("(d) enqueue to claimed, p50", p50, 1.5, "ms", detail)
+    return at_most("(d) enqueue to claimed, p50", p50, 1.0, "ms", detail)
 
 
 def latency(client: httpx.Client, pipeline_call: Callable[[], object], rounds: int) -> Figure:

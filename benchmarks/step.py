@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,9 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 
 from benchmarks.drawing import Subject
-from benchmarks.timing import Figure, alternate, at_least, at_most, median_ratio
+from benchmarks.timing import Figure, alternate, at_least, at_most, median_ratio, noted
+from server.catalog import Card
+from server.workers.compiling import Compiling
 from server.workers.engine import Engine
 from server.workers.png import encode_png
 
@@ -99,6 +102,42 @@ def half_figure(exact: Subject, half: Subject, rounds: int) -> Figure:
         "x",
         f"float32 engine {same:.2f}x; bfloat16 from exact: {far}",
     )
+
+
+def compiled_figure(
+    plain: Subject, blocks: Subject, card: Card, folder: Path, rounds: int
+) -> Figure:
+    """(q) 32 mixed generations with the UNet's blocks compiled against the same without, and what
+    it takes to compile them, anew and with what `folder` has kept."""
+    anew = _learned(blocks, card, folder)
+    torch.compiler.reset()
+    kept = _learned(blocks, card, folder)
+    seconds = alternate(
+        {"eager": plain.draw_with_engine, "compiled": blocks.draw_with_engine}, rounds
+    )
+    gain = median_ratio(seconds["eager"], seconds["compiled"])
+    ways = {"eager": plain.denoiser._unet, "compiled": blocks.denoiser._unet}
+    by_rows = {rows: alternate(_calls(ways, rows), rounds) for rows in ROWS}
+    calls = ", ".join(
+        f"{median_ratio(each['eager'], each['compiled']):.2f}x at {rows} rows"
+        for rows, each in by_rows.items()
+    )
+    return noted(
+        f"(q) compiled blocks over eager, {plain.name}",
+        gain,
+        "x",
+        f"UNet calls: {calls}; compiled in {anew:.0f} s, in {kept:.0f} s with what was kept; from "
+        f"exact: {distance(pictures(blocks), pictures(plain))}",
+    )
+
+
+def _learned(subject: Subject, card: Card, folder: Path) -> float:
+    """Seconds until it is compiled for whatever comes."""
+    blocks = subject.denoiser.compiled
+    assert blocks is not None
+    began = time.perf_counter()
+    Compiling(subject.denoiser, blocks, card, ROWS[-1], folder / "seconds").run()
+    return time.perf_counter() - began
 
 
 def pictures(subject: Subject) -> list[NDArray[np.uint8]]:

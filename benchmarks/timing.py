@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the report: what was measured, the bar it is held to, and whether it is met."""
+    """One line of the report: what was measured, the bar it is held to if there is one, and whether
+    it is met."""
 
     name: str
     value: float
@@ -20,8 +21,9 @@ class Figure:
     detail: str = ""
 
     def __str__(self) -> str:
-        verdict = "met" if self.met else "MISSED"
+        verdict = ("met" if self.met else "MISSED") if self.bar else ""
         line = f"{self.name:<58} {self.value:>9.3g} {self.unit:<3} {self.bar:>22}  {verdict}"
+        line = line.rstrip()
         return f"{line}\n    {self.detail}" if self.detail else line
 
 
@@ -35,20 +37,28 @@ def at_least(name: str, value: float, bar: float, unit: str = "x", detail: str =
     return Figure(name, value, unit, f"at least {bar:g} {unit}", value >= bar, detail)
 
 
+def noted(name: str, value: float, unit: str = "x", detail: str = "") -> Figure:
+    """Held to no bar."""
+    return Figure(name, value, unit, "", True, detail)
+
+
 def alternate(
-    contestants: Mapping[str, Callable[[], object]], rounds: int
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each contestant in each round, after one round that is not counted.
 
     Everybody runs once per round, in turn, so that a slow minute of the machine hits all alike.
+    `clock` may count this process' own seconds instead of everybody's.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, run in contestants.items():
-            began = time.perf_counter()
+            began = clock()
             run()
             if number:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return seconds
 
 

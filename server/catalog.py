@@ -22,6 +22,7 @@ from server.spec import (
     LongPrompts,
     OutputFormat,
     PromptSyntax,
+    Quantization,
     Sampler,
     Sigmas,
     Task,
@@ -115,12 +116,22 @@ class Card(Frozen):
         description="Replaces its autoencoder: a name in the folder VAE, or a path. Empty for its "
         "own.",
     )
+    preview_vae: str = Field(
+        default="",
+        description="Decodes previews, and nothing else: an AutoencoderTiny, by its name in the "
+        "folder VAE, or a path. Empty: as pictures are.",
+    )
     native_size: int = Field(gt=0, description="Pixels per side it was trained at.")
     prediction_type: Literal["epsilon", "v_prediction"]
     tasks: tuple[Task, ...] = Field(min_length=1)
     licence: str = ""
     attention: Attention = Field(
         default=Attention.AUTO, description="`auto` leaves it to the settings."
+    )
+    quantization: Quantization = Field(
+        default=Quantization.NONE,
+        description="Of the weights of the UNet's linear layers, by torchao: `int8`, or `fp8` on "
+        "GPUs that compute in it. Pictures differ a little.",
     )
     safety: Safety = Field(
         default=Safety.OFF, description="`off` does not load the safety checker either."

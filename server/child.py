@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,14 +34,15 @@ def exit_words(status: int) -> str:
 
 
 class Child:
-    """A command under a name. Each line it writes goes to `say(name, line)`, on a thread."""
+    """A command under a name. Each line it writes goes to `say(name, line)`, on a thread; without
+    it, to where our own errors go."""
 
     def __init__(
         self,
         name: str,
         command: Sequence[str],
         env: Mapping[str, str],
-        say: Callable[[str, str], None],
+        say: Callable[[str, str], None] | None,
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
@@ -66,13 +68,15 @@ class Child:
             tied(*self._command),
             env=self._env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=sys.stderr.fileno() if self._say is None else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=self._pass_fds,
         )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
+        if self._say is not None:
+            reading = self._process, self._say
+            self._reader = threading.Thread(target=self._read, args=reading, daemon=True)
+            self._reader.start()
 
     def tend(self) -> int | None:
         """Start it if it is due. Its exit status, once, if it has died since the last look."""
@@ -102,12 +106,12 @@ class Child:
 
     def _let_go(self) -> None:
         """Its last lines are often the reason, so they are read before anything is said of it."""
-        assert self._reader is not None
-        self._reader.join(timeout=1.0)
+        if self._reader is not None:
+            self._reader.join(timeout=1.0)
         self._process = None
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
+    def _read(self, process: subprocess.Popen[bytes], say: Callable[[str, str], None]) -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                self._say(self.name, line.decode(errors="replace").rstrip())
+                say(self.name, line.decode(errors="replace").rstrip())

@@ -23,6 +23,7 @@ from server.options import (
     DataDir,
     Device,
     Fd,
+    Gateways,
     Host,
     LogFormat,
     LogLevel,
@@ -64,12 +65,13 @@ def serve(
     data_dir: DataDir = None,
     host: Host = None,
     port: Port = None,
+    gateways: Gateways = None,
     insecure_no_auth: NoAuth = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     fd: Fd = None,
 ) -> None:
-    """Run everything: Redis, one gateway, and the workers; restart what dies.
+    """Run everything: Redis, the gateway, and the workers; restart what dies.
 
     Without --redis, a Redis of our own keeps the queue in the data directory,
     so nothing that was accepted is lost between two runs.
@@ -83,7 +85,7 @@ def serve(
     """
     from server.api.openai.names import aliases_of
     from server.supervisor import Supervisor, refuse_open_house
-    from server.terminal import JsonLines, Terminal
+    from server.terminal import Plain, Terminal
 
     settings = settings_of(
         workers=" ".join(worker) if worker else None,
@@ -92,6 +94,7 @@ def serve(
         data_dir=data_dir,
         host=host,
         port=port,
+        gateways=gateways,
         insecure_no_auth=insecure_no_auth,
         log_level=log_level,
         log_format=log_format,
@@ -106,8 +109,9 @@ def serve(
     default = settings.default_checkpoint or served[0]
     settings = settings.model_copy(update={"default_checkpoint": cards[default].name})
     refuse_open_house(settings)
-    console = JsonLines() if settings.log_format == "json" else Terminal()
-    Supervisor(settings, _listener(settings, fd), console).run()
+    console = Plain() if settings.log_format == "json" else Terminal()
+    listener = _listener(settings, fd)
+    Supervisor(settings, listener, console, workers=settings.workers.split()).run()
 
 
 @app.command()
@@ -117,6 +121,7 @@ def gateway(
     data_dir: DataDir = None,
     host: Host = None,
     port: Port = None,
+    gateways: Gateways = None,
     insecure_no_auth: NoAuth = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
@@ -124,7 +129,8 @@ def gateway(
 ) -> None:
     """Run the HTTP part alone.
 
-    It needs no GPU and no torch; several may share one Redis.
+    It needs no GPU and no torch; several may share one Redis. With --gateways
+    there are several here, on one socket; one that dies is started again.
 
     [bold]Examples[/]
 
@@ -137,17 +143,26 @@ def gateway(
         data_dir=data_dir,
         host=host,
         port=port,
+        gateways=gateways,
         insecure_no_auth=insecure_no_auth,
         log_level=log_level,
         log_format=log_format,
     )
     from server.broker.accounts import locked_at
-    from server.gateway import run_gateway
     from server.listener import refuse_open_door
 
     _need_redis(settings)
     refuse_open_door(settings, locked=locked_at(settings.redis))
-    run_gateway(settings, load_catalog(settings.catalog), _listener(settings, fd))
+    cards, listener = load_catalog(settings.catalog), _listener(settings, fd)
+    if settings.gateways > 1:
+        from server.supervisor import Supervisor
+        from server.terminal import Plain
+
+        Supervisor(settings, listener, Plain(), workers=()).run()
+    else:
+        from server.gateway import run_gateway
+
+        run_gateway(settings, cards, listener)
 
 
 @app.command("worker")

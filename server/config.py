@@ -76,11 +76,22 @@ class Settings(BaseSettings):
         description="How long a client may take to send a request's head, its body (and a second "
         "more for each 16 KiB of it), or to take the next part of an answer.",
     )
+    gateways: int = Field(
+        1,
+        gt=0,
+        description="Gateway processes that `serve` or `gateway` starts on one socket; a core each "
+        "is what they can use.",
+    )
     max_connections: int = Field(
-        10_000, gt=0, description="Connections a gateway process holds; others are refused."
+        10_000,
+        gt=0,
+        description="Connections that are held; others are refused. Gateway processes on one "
+        "socket have an equal share each.",
     )
     max_streams: int = Field(
-        500, gt=0, description="Event streams that one owner may have open at a gateway process."
+        500,
+        gt=0,
+        description="Event streams that one owner may have open, shared out like connections.",
     )
     max_wait_seconds: float = Field(
         600.0,
@@ -160,6 +171,16 @@ class Settings(BaseSettings):
         description="How attention is computed, where a card leaves it open. auto: torch's "
         "fastest; sliced: less memory, slower.",
     )
+    compile: Literal["off", "blocks"] = Field(
+        "off",
+        description="blocks: the UNet's blocks go through torch.compile before a worker is ready, "
+        "and are kept in data_dir; needs a compiler.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="UNet calls are recorded and replayed on a GPU: less for the host to do, more "
+        "memory.",
+    )
     vae_tiling: bool = Field(
         False,
         description="Pictures of any size go through the autoencoder in overlapping tiles: less "
@@ -196,6 +217,12 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description="A worker's own /metrics port on loopback; `serve` counts up from it. 0: none.",
+    )
+    metrics_socket: Path | None = Field(
+        None,
+        description="Unix socket NAME.sock on which a process shows what it counts, as process "
+        "NAME: /metrics of a gateway tells of all sockets in the folder of its own. `serve` sets "
+        "it.",
     )
 
     @field_validator("beat_seconds")

@@ -84,6 +84,23 @@ def generate(
         int | None, typer.Option(metavar="NUMBER", min=1, help="Denoising steps.")
     ] = None,
     guidance: Guidance = None,
+    guidance_end: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=0,
+            max=1,
+            help="Share of the steps after which guidance is off: faster, not the same picture.",
+        ),
+    ] = None,
+    cache_interval: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            help="One in so many UNet calls is whole: faster, not the same picture.",
+        ),
+    ] = None,
     seed: Seed = None,
     sampler: SamplerName = None,
     sigmas: Annotated[
@@ -149,6 +166,8 @@ def generate(
         "keep_outside": keep_outside,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
+        "guidance_end": guidance_end,
+        "cache_interval": cache_interval,
         "seed": seed,
         "sampler": sampler,
         "sigmas": sigmas,

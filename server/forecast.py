@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ConfigDict, Field
 
@@ -37,14 +37,27 @@ class Speed(Frozen):
     """Of such a picture."""
     curve: tuple[tuple[int, float], ...] = Field(min_length=1)
     """Rows of a UNet call, rising, and the seconds that it took."""
+    smallest: tuple[float, float] | None = None
+    """The same of a picture of a quarter of the pixels, in native rows; none: a call takes no less
+    than the least of the curve."""
     full_rows: int = Field(gt=0)
     """From so many on, another row in a call gains nothing."""
+    guided_rows: int = Field(default=2, ge=1, le=2)
+    """Of a guided picture; one where the UNet reads the guidance scale."""
     exponent: float = 1.0
     """Of pixels: how a call grows with the size of its pictures."""
     decode_seconds: float = 0.0
     """Of one picture."""
+    decode_curve: tuple[tuple[int, float], ...] = ()
+    """Pixels of an autoencoder call, rising, and the seconds that it took; where there is none, a
+    call takes `decode_seconds` for each picture's worth."""
+    decode_pixels: int = Field(default=0, ge=0)
+    """So many are decoded in one call, larger pictures alone; 0: all that are done together."""
     drift: float = Field(default=1.0, gt=0)
     """How much longer steps take now than when this was measured."""
+    shallow: float = Field(default=1.0, gt=0, le=1)
+    """What a step takes that uses features again (`cache_interval`), as a share of a whole one; 1
+    as long as none was seen."""
     largest_pixels: int = 0
     """Of a picture that fits the device's memory; 0: nothing is known to be too large."""
 
@@ -57,14 +70,30 @@ class Speed(Frozen):
         return self.drift * self._measured(native_rows)
 
     def _measured(self, native_rows: float) -> float:
-        most, slowest = self.curve[-1]
-        if native_rows >= most:
-            return slowest * native_rows / most
-        place = bisect_left(self.curve, (native_rows, 0.0))
-        if place == 0:
-            return self.curve[0][1]  # a device is not kept busy by so little
-        (few, fast), (many, slow) = self.curve[place - 1], self.curve[place]
-        return fast + (slow - fast) * (native_rows - few) / (many - few)
+        few, fast = self.curve[0]
+        if self.smallest and native_rows < few:
+            least, fastest = self.smallest
+            share = max(0.0, native_rows - least) / (few - least)
+            return fastest + share * (fast - fastest)
+        return _on(self.curve, native_rows)
+
+    def decoding_seconds(self, pictures: int, pixels: int) -> float:
+        """Of so many that are done together, of so many pixels each, in as many calls as it takes
+        this device."""
+        together = self.decode_pixels // pixels if self.decode_pixels else pictures
+        calls, rest = divmod(pictures, max(1, together))
+        full = calls * self._decode_call(max(1, together) * pixels) if calls else 0.0
+        return full + (self._decode_call(rest * pixels) if rest else 0.0)
+
+    def alone_seconds(self, steps: int, rows: int, pixels: int) -> float:
+        """Of so many steps of a picture and its decoding, by itself."""
+        step = self.step_seconds(self.native_rows(rows, pixels))
+        return steps * step + self.decoding_seconds(1, pixels)
+
+    def _decode_call(self, pixels: int) -> float:
+        if not self.decode_curve:
+            return self.decode_seconds * pixels / self.native_pixels
+        return _on(self.decode_curve, pixels)
 
     @property
     def row_seconds(self) -> float:
@@ -73,30 +102,34 @@ class Speed(Frozen):
 
 
 def native_rows(stage: Stage, speed: Speed) -> float:
-    """Of a step of all its images."""
+    """Of a step of all its images, on average over its steps."""
     spec = stage.spec
-    rows = spec.num_images * (2 if spec.guided else 1)
-    return speed.native_rows(rows, spec.width * spec.height)
+    guided = 1.0 if spec.guided and speed.guided_rows > 1 else 0.0
+    if guided and spec.guidance_end < 1:
+        calls = max(1, round(_calls(stage)))
+        guided = spec.guided_calls(calls) / calls
+    return speed.native_rows(spec.num_images * (1 + guided), spec.width * spec.height)
 
 
 def work(stage: Stage, speed: Speed) -> float:
     """Seconds that a stage takes from a busy device."""
-    images = stage.spec.num_images
-    steps = stage.expected_steps / images
+    images, steps = stage.spec.num_images, _whole_steps(stage, speed)
     drawing = steps * native_rows(stage, speed) * speed.row_seconds
-    return drawing + images * _decode_seconds(stage, speed)
+    return drawing + speed.decoding_seconds(images, _pixels(stage))
 
 
 def duration(stage: Stage, speed: Speed, company: float = 0.0) -> float:
     """Seconds from its first step to its pictures, where `company` native rows are drawn beside
     it. Its own pictures share calls as far as that gains anything."""
     spec = stage.spec
-    rows, steps = native_rows(stage, speed), stage.expected_steps / spec.num_images
+    rows, steps = native_rows(stage, speed), _whole_steps(stage, speed)
     row = rows / spec.num_images
     shared = min(max(row, speed.full_rows), rows + company)
     rounds = math.ceil(rows / shared)
     # While it is here, each picture beside it is decoded once too.
-    decoding = rounds * shared / row * _decode_seconds(stage, speed)
+    beside = max(0.0, rounds * shared / row - spec.num_images)
+    one, own = (speed.decoding_seconds(n, _pixels(stage)) for n in (1, spec.num_images))
+    decoding = own + beside * one
     return rounds * steps * speed.step_seconds(shared) + decoding
 
 
@@ -110,6 +143,14 @@ class Load:
     """Of a busy worker, for all of it,"""
     work_seconds: float = 0.0
     """and for what is left of it."""
+    each: str = ""
+    """Native rows and seconds left of each image, as in `2.0/1.5 8.0/4.2`."""
+
+    def left(self, share: float, images: int) -> Load:
+        """This share of it, which so many images have alike."""
+        left = share * self.held_seconds
+        each = " ".join([f"{self.rows / images:.4f}/{left / images:.4f}"] * images)
+        return replace(self, work_seconds=left, each=each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +160,9 @@ class Demand:
     work: float = UNKNOWN_SECONDS
     """Seconds of a busy worker."""
     rows: float = 2.0
-    """Native rows of all its images."""
+    """Native rows of all its images,"""
+    row: float = 2.0
+    """and of one of them."""
     alone: float = 0.0
     """Seconds that it takes by itself,"""
     shared: float = 0.0
@@ -140,6 +183,7 @@ def demand(stage: Stage, speeds: Sequence[Speed], capacity: int) -> Demand:
     return Demand(
         work=len(speeds) / sum(1 / max(work(stage, speed), 1e-9) for speed in speeds),
         rows=rows,
+        row=rows / stage.spec.num_images,
         alone=duration(stage, first),
         shared=duration(stage, first, company),
         company=company,
@@ -153,5 +197,31 @@ def largest_size(width: int, height: int, pixels: int, multiple: int) -> tuple[i
     return next(sides), next(sides)
 
 
-def _decode_seconds(stage: Stage, speed: Speed) -> float:
-    return speed.decode_seconds * stage.spec.width * stage.spec.height / speed.native_pixels
+def _calls(stage: Stage) -> float:
+    """UNet calls of each image."""
+    return stage.expected_steps / stage.spec.num_images
+
+
+def _whole_steps(stage: Stage, speed: Speed) -> float:
+    """The same, a shallow one as its share of a whole one."""
+    calls, every = _calls(stage), stage.spec.cache_interval
+    if every == 1:
+        return calls
+    whole = math.ceil(calls / every)
+    return whole + (calls - whole) * speed.shallow
+
+
+def _pixels(stage: Stage) -> int:
+    return stage.spec.width * stage.spec.height
+
+
+def _on(curve: Sequence[tuple[int, float]], amount: float) -> float:
+    """Seconds of a call. Between what was measured on a line, beyond it in proportion."""
+    most, slowest = curve[-1]
+    if amount >= most:
+        return slowest * amount / most
+    place = bisect_left(curve, (amount, 0.0))
+    if place == 0:
+        return curve[0][1]  # a device is not kept busy by so little
+    (few, fast), (many, slow) = curve[place - 1], curve[place]
+    return fast + (slow - fast) * (amount - few) / (many - few)

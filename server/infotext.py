@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from server.recipe import MANIFEST, PARAMETERS, UNKNOWN, Looks, Manifest, quoted
-from server.spec import AnySpec, Enlarged, PromptSyntax, Sampler, Sigmas, Spec, Task
+from server.spec import (
+    AnySpec,
+    Enlarged,
+    PromptSyntax,
+    Quantization,
+    Sampler,
+    Sigmas,
+    Spec,
+    Task,
+)
 
 SAMPLER_NAMES = {
     Sampler.DDIM: "DDIM",
@@ -56,16 +65,30 @@ Settings = Mapping[str, str | int | None]
 """A line of settings; what is None is left out."""
 
 
-def texts(spec: AnySpec, index: int, version: str, looks: Looks = UNKNOWN) -> dict[str, str]:
+def texts(
+    spec: AnySpec,
+    index: int,
+    version: str,
+    looks: Looks = UNKNOWN,
+    quantization: Quantization = Quantization.NONE,
+) -> dict[str, str]:
     """Texts of image `index`: `parameters` for A1111's readers, `darkroom` to draw it again."""
-    alone = spec.alone(index)
-    manifest = Manifest(version=version, spec=alone, **looks._asdict())
-    return {PARAMETERS: infotext(alone, version), MANIFEST: manifest.text()}
+    return _texts(spec.alone(index), version, looks, quantization)
 
 
-def texts_of_grid(spec: AnySpec, version: str, looks: Looks = UNKNOWN) -> dict[str, str]:
+def texts_of_grid(
+    spec: AnySpec,
+    version: str,
+    looks: Looks = UNKNOWN,
+    quantization: Quantization = Quantization.NONE,
+) -> dict[str, str]:
     """The same of the overview of a sweep, which is no picture of one recipe."""
-    manifest = Manifest(version=version, spec=spec, **looks._asdict())
+    return _texts(spec, version, looks, quantization)
+
+
+def _texts(spec: AnySpec, version: str, looks: Looks, quantization: Quantization) -> dict[str, str]:
+    told = looks._asdict()
+    manifest = Manifest(version=version, spec=spec, quantization=quantization, **told)
     return {PARAMETERS: infotext(spec, version), MANIFEST: manifest.text()}
 
 
@@ -84,6 +107,8 @@ def infotext(spec: Spec, version: str) -> str:
         "Clip skip": spec.clip_skip + 1 if spec.clip_skip else None,
         "Eta": _number(spec.eta) if spec.eta else None,
         "CFG Rescale": _number(spec.guidance_rescale) if spec.guidance_rescale else None,
+        "Guidance end": _number(spec.guidance_end) if spec.guidance_end < 1 else None,
+        "Cache interval": spec.cache_interval if spec.cache_interval > 1 else None,
         "Emphasis": _emphasis(spec),
         **_of_hires(spec),
         **_of_seconds(spec),

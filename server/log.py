@@ -7,6 +7,8 @@ import logging
 import sys
 from typing import Literal, TextIO
 
+ENCODE = json.JSONEncoder(default=str).encode
+"""`json.dumps` would make an encoder for each line."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
@@ -24,7 +26,7 @@ class JsonFormatter(logging.Formatter):
         entry |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return ENCODE(entry)
 
 
 class ConsoleFormatter(logging.Formatter):

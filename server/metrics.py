@@ -20,6 +20,8 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.shared = CollectorRegistry()
+        """What is the same whichever gateway tells it, and so must be told by one only."""
         self.http_requests_total = Counter(
             "darkroom_http_requests_total",
             "Answered HTTP requests.",
@@ -74,14 +76,14 @@ class GatewayMetrics:
         self.store_free_bytes = Gauge(
             "darkroom_store_free_bytes",
             "What is left in the folder of the image store; NaN where there is no telling.",
-            registry=registry,
+            registry=self.shared,
         )
         self.store_free_bytes.set(math.nan)
         self.queue_depth = Gauge(
             "darkroom_queue_depth",
             "Generations that wait for a worker, read when this page is.",
             ["checkpoint"],
-            registry=registry,
+            registry=self.shared,
         )
         self.waiters = Gauge(
             "darkroom_waiters",

@@ -46,6 +46,10 @@ DataDir = Annotated[
     Path | None, _option("--data-dir", "Folder for images and the embedded Redis.", "data")
 ]
 Host = Annotated[str | None, _option("--host", "Address to listen on.", "127.0.0.1")]
+Gateways = Annotated[
+    int | None,
+    _option("--gateways", "Gateway processes on one socket; a core each is what they use.", "1"),
+]
 Port = Annotated[int | None, _option("--port", "Port to listen on; 0 takes a free one.", "8000")]
 NoAuth = Annotated[
     bool | None,

@@ -25,6 +25,7 @@ ALONE = {
     "DARKROOM_STORAGE": "",
     "DARKROOM_DEFAULT_CHECKPOINT": "",
     "DARKROOM_METRICS_PORT": "0",
+    "DARKROOM_GATEWAYS": "1",
 }
 """A private server shares nothing with one that is set up here: this beats darkroom.toml."""
 

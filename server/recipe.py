@@ -16,7 +16,15 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from server.errors import InvalidSpec
-from server.spec import SPEC, UPLOADED, WITHOUT_KEYS, AnySpec, Frozen, ImageInfo
+from server.spec import (
+    SPEC,
+    UPLOADED,
+    WITHOUT_KEYS,
+    AnySpec,
+    Frozen,
+    ImageInfo,
+    Quantization,
+)
 
 PARAMETERS = "parameters"
 """The text of a PNG that holds the infotext, as A1111 names it."""
@@ -121,6 +129,10 @@ class Manifest(Frozen):
         max_length=4 * THUMBNAIL_SIDE**2,
         description="Mean colours of 8 x 8 equal parts, likewise, in base64.",
     )
+    quantization: Quantization = Field(
+        default=Quantization.NONE,
+        description="Of the weights that drew it; of several checkpoints', the first that were.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -145,6 +157,8 @@ class Manifest(Frozen):
         document: dict[str, Any] = {"darkroom": self.darkroom, "version": self.version}
         document["spec"] = SPEC.dump_python(self.spec, mode="json", exclude=NOT_TOLD)
         known = {"sha256": self.sha256, **self.looks._asdict()}
+        if self.quantization is not Quantization.NONE:
+            known["quantization"] = self.quantization.value
         return document | {name: value for name, value in known.items() if value}
 
     def text(self) -> str:

@@ -1,9 +1,10 @@
-"""`darkroom serve`: an embedded Redis, a gateway and workers, kept running until told to stop.
+"""`darkroom serve`: an embedded Redis, gateways and workers, kept running until told to stop. Also
+what `darkroom gateway` is where it has several processes: gateways alone.
 
 The supervisor holds the listening socket, so a gateway that dies loses no connection that is
 still waiting to be accepted. Everything it starts is a session of its own; only the supervisor
-hears Ctrl-C, and stops them in order: workers finish what they draw while the gateway still
-answers those who wait for it, then the gateway, then Redis.
+hears Ctrl-C, and stops them in order: workers finish what they draw while the gateways still
+answer those who wait for it, then the gateways, then Redis.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import queue
 import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -26,7 +29,9 @@ from server.child import HOPELESS, Child, backoff_seconds, exit_words
 from server.config import Settings
 from server.embedded import EmbeddedRedis, may_hold
 from server.errors import DarkroomError
+from server.exposition import ENDING
 from server.listener import is_private, refuse_open_door, url_of
+from server.shares import share_of_clients, share_of_cores
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.5
@@ -40,27 +45,38 @@ class Console(Protocol):
     def say(self, text: str) -> None:
         """Something the supervisor does."""
 
-    def line(self, name: str, text: str) -> None:
-        """A line that the child `name` wrote; comes from several threads."""
+    @property
+    def line(self) -> Callable[[str, str], None] | None:
+        """Takes lines, each with the name of the child that wrote it, from several threads. None:
+        children write where we do."""
 
     def ready(self, url: str) -> None:
         """Everything answers at `url`."""
 
 
 class Supervisor:
-    """Runs once."""
+    """Runs once. `workers`: what each is for, as CHECKPOINT[@DEVICE]."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, console: Console) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        console: Console,
+        *,
+        workers: Sequence[str],
+    ) -> None:
         self._settings = settings
         self._listener = listener
         self._console = console
+        self._wanted = workers
         self._url = url_of(listener)
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._redis: EmbeddedRedis | None = None
         self._redis_failures = 0
         self._redis_due_at = 0.0
-        self._gateway: Child | None = None
+        self._gateways: list[Child] = []
         self._workers: list[Child] = []
+        self._sockets = Path()
         self._ready = False
         self._look_at = 0.0
 
@@ -73,14 +89,17 @@ class Supervisor:
         for signum in (signal.SIGINT, signal.SIGTERM):
             # SimpleQueue.put may be called from a signal handler; other queues may deadlock.
             signal.signal(signum, lambda received, _: self._signals.put(received))
-        try:
-            self._start()
-            while not self._signalled(TICK_SECONDS):
-                self._tend()
-                self._announce()
-            self._drain()
-        finally:
-            self._end()
+        # Not the data directory: the path of a socket must be short.
+        with tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as sockets:
+            self._sockets = Path(sockets)
+            try:
+                self._start()
+                while not self._signalled(TICK_SECONDS):
+                    self._tend()
+                    self._announce()
+                self._drain()
+            finally:
+                self._end()
 
     def _start(self) -> None:
         if not self._settings.redis:
@@ -89,29 +108,41 @@ class Supervisor:
             self._console.say(f"redis    started, its data is in {self._redis.folder}")
             self._settings = self._settings.model_copy(update={"redis": self._redis.url})
             refuse_open_house(self._settings)
-        fd = self._listener.fileno()
-        self._gateway = self._child("gateway", command("gateway", "--fd", str(fd)), pass_fds=[fd])
-        workers = self._settings.workers.split()
-        threads = share_of_cores(self._settings.threads, len(workers), os.cpu_count() or 1)
-        for number, worker in enumerate(workers):
-            checkpoint, _, device = worker.partition("@")
-            port = self._settings.metrics_port and self._settings.metrics_port + number
-            self._workers.append(
-                self._child(
-                    f"worker {number + 1}",
-                    command("worker", "--checkpoint", checkpoint),
-                    device=device or self._settings.device,
-                    metrics_port=port,
-                    threads=threads,
-                )
-            )
-        for child in (self._gateway, *self._workers):
+        self._gateways = [self._gateway(number) for number in range(self._settings.gateways)]
+        self._workers = [self._worker(number) for number in range(len(self._wanted))]
+        for child in self._children:
             child.start()
             self._console.say(f"{child.name:<8} started, process {child.pid}")
+
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._gateways, *self._workers]
+
+    def _gateway(self, number: int) -> Child:
+        settings, fd = self._settings, self._listener.fileno()
+        return self._child(
+            f"gateway {number + 1}" if settings.gateways > 1 else "gateway",
+            command("gateway", "--fd", str(fd)),
+            pass_fds=[fd],
+            gateways=1,
+            **share_of_clients(settings),
+        )
+
+    def _worker(self, number: int) -> Child:
+        settings = self._settings
+        checkpoint, _, device = self._wanted[number].partition("@")
+        return self._child(
+            f"worker {number + 1}",
+            command("worker", "--checkpoint", checkpoint),
+            device=device or settings.device,
+            metrics_port=settings.metrics_port and settings.metrics_port + number,
+            threads=share_of_cores(settings.threads, len(self._wanted), os.cpu_count() or 1),
+        )
 
     def _child(
         self, name: str, command: list[str], *, pass_fds: Sequence[int] = (), **settings: object
     ) -> Child:
+        settings |= {"metrics_socket": self._sockets / f"{name}{ENDING}"}
         env = environment(self._settings.model_copy(update=settings))
         return Child(name, command, os.environ | env, self._console.line, pass_fds)
 
@@ -125,8 +156,7 @@ class Supervisor:
     def _tend(self) -> None:
         """Start again what has died."""
         self._tend_redis()
-        assert self._gateway is not None
-        for child in (self._gateway, *self._workers):
+        for child in self._children:
             status = child.tend()
             if status is None:
                 continue
@@ -155,12 +185,28 @@ class Supervisor:
         if self._ready or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_SECONDS
-        if ready_workers(self._url) >= len(self._workers):
+        if self._serves():
             self._ready = True
             self._console.ready(self._url)
 
+    def _serves(self) -> bool:
+        if not self._workers:
+            return get(self._url, "/healthz") is not None
+        return ready_workers(self._url) >= len(self._workers)
+
     def _drain(self) -> None:
         """Let running generations finish; what waits in the queue is kept for the next start."""
+        if self._workers and not self._drain_workers():
+            return
+        self._listener.close()
+        for gateway in self._gateways:
+            gateway.signal(signal.SIGTERM)
+        # Who waits for a worker of ours has its answer by now; others may be sending or reading.
+        slow = 0.0 if self._workers else self._settings.drain_seconds
+        self._gone(self._gateways, slow + QUICK_SECONDS)
+
+    def _drain_workers(self) -> bool:
+        """Whether they ended by themselves."""
         grace = f"{self._settings.drain_seconds:g} s"
         self._console.say(
             f"stopping; what runs may finish within {grace}, the rest is drawn at the next start; "
@@ -168,15 +214,11 @@ class Supervisor:
         )
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
-        if not self._gone(self._workers, self._settings.drain_seconds + QUICK_SECONDS):
-            for worker in self._workers:
-                worker.signal(signal.SIGTERM)  # the second: what they draw they hand back now
-            if not self._gone(self._workers, QUICK_SECONDS):
-                return
-        assert self._gateway is not None
-        self._listener.close()
-        self._gateway.signal(signal.SIGTERM)
-        self._gone([self._gateway], QUICK_SECONDS)
+        if self._gone(self._workers, self._settings.drain_seconds + QUICK_SECONDS):
+            return True
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)  # the second: what they draw they hand back now
+        return self._gone(self._workers, QUICK_SECONDS)
 
     def _gone(self, children: list[Child], seconds: float) -> bool:
         """Whether all ended in time and no second signal came."""
@@ -188,12 +230,11 @@ class Supervisor:
 
     def _end(self) -> None:
         """Whatever is left is killed: its leases run out and the next start takes its work over."""
-        children = [child for child in (self._gateway, *self._workers) if child is not None]
-        for child in children:
+        for child in self._children:
             if not child.ended():
                 self._console.say(f"{child.name:<8} is still running and is killed")
                 child.signal(signal.SIGKILL)
-        while [child for child in children if not child.ended()]:
+        while [child for child in self._children if not child.ended()]:
             time.sleep(0.01)
         if self._redis is not None:
             self._redis.stop()
@@ -215,22 +256,15 @@ def refuse_open_house(settings: Settings) -> None:
         refuse_open_door(settings, locked=may_hold(settings.data_dir, LOCKED))
 
 
-def share_of_cores(threads: int, workers: int, cores: int) -> int:
-    """CPU threads of each worker. Workers that each take all cores wait for each other's threads,
-    and are many times slower together than with a share each; one alone is left to torch (0)."""
-    if threads or workers == 1:
-        return threads
-    return max(1, cores // workers)
-
-
 def command(*arguments: str) -> list[str]:
     """This very Darkroom, whatever is on PATH; -P: and whatever is in the current directory."""
     return [sys.executable, "-P", "-m", "server", *arguments]
 
 
 def environment(settings: Settings) -> Mapping[str, str]:
-    """The settings as a child process reads them."""
-    values = settings.model_dump(mode="json", exclude_none=True)
+    """The settings as a child process reads them; of those that nobody has made, it reads the
+    defaults."""
+    values = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     secret = {n: v.get_secret_value() for n, v in settings if isinstance(v, SecretStr)}
     return {f"DARKROOM_{name.upper()}": str(value) for name, value in (values | secret).items()}
 

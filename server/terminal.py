@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 
 from rich.console import Console
 from rich.text import Text
@@ -58,17 +57,15 @@ class Terminal:
         self._console.print(Text().join(texts), soft_wrap=True)
 
 
-class JsonLines:
-    """One JSON object a line: the children's as they are, the supervisor's through the log."""
+class Plain:
+    """What a log collector gets: the supervisor speaks through the log, children by themselves."""
+
+    line = None
 
     def say(self, text: str) -> None:
         """Something the supervisor does."""
         log.info(" ".join(text.split()))
 
-    def line(self, name: str, text: str) -> None:
-        """A line that a child wrote; its `logger` already says whose it is."""
-        sys.stderr.write(f"{text}\n")
-
     def ready(self, url: str) -> None:
         """Everything answers at `url`."""
-        log.info("ready", extra={"url": url})
+        log.info("ready at %s", url, extra={"url": url})

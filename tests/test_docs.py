@@ -38,16 +38,16 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 
 
 def test_every_make_target_the_docs_name_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         code = re.findall(r"```sh\n.*?```|`make [^`]*`", page.read_text(), re.DOTALL)
-        assert set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(code))) <= targets, page
+        assert set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(code))) <= targets, page
 
 
 def test_every_make_target_has_its_sentence_in_the_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    assert set(phony.split()) == set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
+    assert set(phony.split()) == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

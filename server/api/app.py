@@ -57,6 +57,7 @@ from server.api.webhooks.messenger import Messenger
 from server.broker import Broker
 from server.catalog import Catalog
 from server.config import Settings
+from server.exposition import Exposition
 from server.janitor import Janitor
 from server.listener import is_private
 from server.metrics import GatewayMetrics
@@ -100,6 +101,7 @@ def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: Imag
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await broker.start()
+        gateway.exposition.start()
         janitor.start()
         if deliverer is not None:
             deliverer.start()
@@ -109,6 +111,7 @@ def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: Imag
             await deliverer.stop()
         for task in gateway.tasks:
             task.cancel()
+        gateway.exposition.stop()
         await broker.close()
 
     app = openapi.DocumentedApp(
@@ -148,6 +151,7 @@ def gateway_of(
     metrics: GatewayMetrics,
 ) -> Gateway:
     """What the routes work with."""
+    metrics.waiters.set_function(lambda: broker.hub.waiting)
     default = catalog[settings.default_checkpoint or next(iter(catalog))].name
     return Gateway(
         broker=broker,
@@ -155,6 +159,7 @@ def gateway_of(
         store=store,
         tokenizers=Tokenizers(),
         metrics=metrics,
+        exposition=Exposition(metrics.registry, settings.metrics_socket),
         max_body_bytes=settings.max_body_bytes,
         max_wait_seconds=settings.max_wait_seconds,
         default_checkpoint=default,

@@ -18,7 +18,9 @@ from server.api.negotiation import JSON
 from server.catalog import Card, Limits
 from server.models.shelf import Shelf, loras, vaes
 from server.spec import (
+    MAX_CACHE_INTERVAL,
     MAX_SEED,
+    SHORTCUTS,
     UPLOADED,
     Axis,
     LongPrompts,
@@ -40,6 +42,8 @@ EXAMPLE: dict[str, Any] = {
     "prompt_syntaxes": list(PromptSyntax),
     "long_prompts": list(LongPrompts),
     "uploads": list(UPLOADED),
+    "shortcuts": list(SHORTCUTS),
+    "max_cache_interval": MAX_CACHE_INTERVAL,
     "sweep_fields": list(get_args(Axis.model_fields["field"].annotation)),
     "default_checkpoint": "demo",
     "checkpoints": [
@@ -90,6 +94,10 @@ class Capabilities(BaseModel):
     prompt_syntaxes: tuple[PromptSyntax, ...]
     long_prompts: tuple[LongPrompts, ...]
     uploads: tuple[str, ...] = Field(description="Fields, or file parts, that hold a picture.")
+    shortcuts: tuple[str, ...] = Field(
+        description="Fields that draw faster, and not the same picture."
+    )
+    max_cache_interval: int
     sweep_fields: tuple[str, ...] = Field(description="What a sweep can vary.")
     default_checkpoint: str
     checkpoints: tuple[CheckpointAbilities, ...]
@@ -126,6 +134,8 @@ async def get_capabilities(gate: Gate) -> Response:
         prompt_syntaxes=tuple(PromptSyntax),
         long_prompts=tuple(LongPrompts),
         uploads=UPLOADED,
+        shortcuts=SHORTCUTS,
+        max_cache_interval=MAX_CACHE_INTERVAL,
         sweep_fields=get_args(Axis.model_fields["field"].annotation),
         default_checkpoint=gate.card(None).name,
         checkpoints=tuple(_abilities(card, served) for card in cards),

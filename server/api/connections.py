@@ -29,6 +29,45 @@ TOLD_SECONDS = 60.0
 """How often the log says that connections are refused."""
 
 
+class Joining(asyncio.Transport):
+    """Sends the head of an answer and what follows it in one packet: uvicorn writes them one by
+    one, and each write costs this process a call into the system and the client a wake-up."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """With what was held back, or else held back until the loop's next turn."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif data:
+            self._held = bytes(data)
+            self._loop.call_soon(self._send)
+
+    def close(self) -> None:
+        """Once all is sent."""
+        self._send()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """At once."""
+        self._held = b""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is, or has been closed."""
+        return self._transport.is_closing()
+
+    def _send(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
+
+
 class Connection(HttpToolsProtocol):
     """One client. Where nothing but the client is waited for, one timer runs."""
 
@@ -45,6 +84,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses the one that is too much; of any other a request is expected now."""
         super().connection_made(transport)
+        self.transport = Joining(transport, self.loop)
         if len(self.connections) > self.most:
             self._tell_of_refusals()
             wait = TooManyConnections("too many connections are open; come back in a moment")

@@ -23,6 +23,7 @@ from server.api.webhooks.messenger import Messenger
 from server.broker import LOCAL, Account, Broker, Generation, Terms
 from server.catalog import Card, Catalog
 from server.errors import BrokerUnavailable, InvalidSpec, NotFound
+from server.exposition import Exposition
 from server.metrics import GatewayMetrics
 from server.spec import GENERATION_ID, AnySpec
 from server.stages import stages
@@ -38,6 +39,7 @@ class Gateway:
     store: ImageStore
     tokenizers: Tokenizers
     metrics: GatewayMetrics
+    exposition: Exposition
     max_body_bytes: int
     max_wait_seconds: float
     default_checkpoint: str

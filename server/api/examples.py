@@ -73,6 +73,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "refiner": {"checkpoint": "sdxl-refiner", "switch_at": 0.8},
         "upscaler": {"checkpoint": "sd-x4-upscaler", "noise_level": 20},
     },
+    "shortcuts": {
+        "checkpoint": "demo",
+        "prompt": "a red circle on a blue background",
+        "guidance_end": 0.5,
+        "cache_interval": 2,
+    },
     "sweep": {
         "prompt": "a red circle on a blue background",
         "seed": 7,
@@ -135,6 +141,8 @@ RECORD: dict[str, Any] = {
         "refiner": None,
         "upscaler": None,
         "sweep": None,
+        "guidance_end": 1.0,
+        "cache_interval": 1,
     },
     "warnings": [],
     "images": [

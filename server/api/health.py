@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from server.api import openapi
@@ -142,9 +142,9 @@ async def _full(gate: Gate) -> str | None:
     ),
 )
 async def metrics(gate: Gate) -> Response:
-    """Everything this gateway process counts, and the queues as they are now."""
+    """Everything that this gateway and the processes beside it count, and the queues as they are
+    now."""
     counted = gate.metrics
-    counted.waiters.set(gate.broker.hub.waiting)
     with contextlib.suppress(Unavailable):
         await gate.space.check()  # looks at what is left
     try:
@@ -152,4 +152,5 @@ async def metrics(gate: Gate) -> Response:
             counted.queue_depth.labels(queue.checkpoint).set(queue.queued)
     except BrokerUnavailable:
         counted.queue_depth.clear()  # an old number would look like a queue that stands still
-    return Response(generate_latest(counted.registry), media_type=CONTENT_TYPE_LATEST)
+    told = await gate.exposition.gathered(counted.shared)
+    return Response(told, media_type=CONTENT_TYPE_LATEST)

@@ -71,6 +71,8 @@ def _of_one(asked: GenerationRequest, wanted: AnySpec) -> Iterator[Warn]:
         return
     unguided = f"is ignored at guidance_scale {wanted.guidance_scale:g}, which is not above 1"
     vain = [name for name in ("negative_prompt", "guidance_rescale") if getattr(wanted, name)]
+    if wanted.guidance_end < 1:
+        vain.append("guidance_end")
     if wanted.sdxl is not None:
         vain += [name for name in NEGATIVES if getattr(asked, name) is not None]
     for name in vain:

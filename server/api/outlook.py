@@ -146,6 +146,8 @@ class Outlook:
             for name in dict.fromkeys(checkpoints)
             if name not in self._looks or now - self._looks[name][0] > LOOK_SECONDS
         ]
+        for name in self._looks.keys() & set(old):  # others go by the old one meanwhile
+            self._looks[name] = now, self._looks[name][1]
         if old:
             for queue in await self._broker.queues(old):
                 self._looks[queue.checkpoint] = now, queue

@@ -32,7 +32,7 @@ from server.recipe import (
     parse_infotext,
 )
 from server.recipe import texts_of as texts_of_picture
-from server.spec import MAX_PREVIEWS, OutputFormat, Task, Warn
+from server.spec import MAX_PREVIEWS, OutputFormat, Quantization, Task, Warn
 
 TEXT = "text/plain"
 PICTURES = tuple(form.media_type for form in OutputFormat)
@@ -53,6 +53,9 @@ class ReplayRequest(Asked):
     sha256: str | None = Field(None, description="Of a manifest: of the picture's file.")
     pixels_sha256: str | None = Field(None, description="Of a manifest: of the picture's pixels.")
     thumbnail: str | None = Field(None, description="Of a manifest: the picture, very small.")
+    quantization: Quantization | None = Field(
+        None, description="Of a manifest: of the weights that drew the picture."
+    )
     infotext: str | None = Field(
         None, description="Prompt, negative prompt and settings, as A1111 writes them."
     )

@@ -30,6 +30,7 @@ from server.api.retold import Telling
 from server.api.schemas import GenerationRequest
 from server.api.submission import HEADERS, REFUSALS, answered, submitted
 from server.broker import Replay
+from server.catalog import Catalog
 from server.errors import (
     BrokerUnavailable,
     FieldError,
@@ -39,7 +40,8 @@ from server.errors import (
     NotFound,
 )
 from server.recipe import Looks, Manifest
-from server.spec import Warn
+from server.spec import Quantization, Warn, first_quantized
+from server.stages import stages
 
 
 class ManifestRecord(BaseModel):
@@ -51,6 +53,9 @@ class ManifestRecord(BaseModel):
     sha256: str = Field(description="Of the file.")
     pixels_sha256: str | None = Field(None, description="Of the pixels as drawn.")
     thumbnail: str | None = Field(None, description="Mean colours of 8 x 8 parts, in base64.")
+    quantization: Quantization = Field(
+        Quantization.NONE, description="Of the weights that drew it; left out where it is none."
+    )
 
 
 router = APIRouter(prefix=ROOT, tags=["generations"])
@@ -145,7 +150,8 @@ def _asked(recipe: Recipe, gate: Gateway) -> tuple[GenerationRequest, tuple[Warn
     if recipe.manifest is not None:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in recipe.files.items()}
         check_inputs(recipe.manifest.spec, digests)
-        return asked_again(recipe.manifest.spec, gate.catalog), recipe.warnings
+        warnings = (*recipe.warnings, *_other_weights(recipe.manifest, gate.catalog))
+        return asked_again(recipe.manifest.spec, gate.catalog), warnings
     assert recipe.infotext is not None
     telling = Telling(recipe.infotext, gate.catalog)
     asked = telling.request(recipe.files)
@@ -154,6 +160,19 @@ def _asked(recipe: Recipe, gate: Gateway) -> tuple[GenerationRequest, tuple[Warn
         why = f"is needed: the infotext is of task {asked.task}, and holds no picture"
         raise InvalidSpec.of([FieldError(part, f"{part}: {why}") for part in lacking])
     return asked, (*recipe.warnings, *telling.warnings)
+
+
+def _other_weights(manifest: Manifest, catalog: Catalog) -> Iterator[Warn]:
+    """What was drawn with weights in other numbers of bits can be alike, but not equal."""
+    before = manifest.quantization
+    names = [stage.checkpoint for stage in stages(manifest.spec)]
+    now = first_quantized(catalog[name].quantization for name in names if name in catalog)
+    if before is not now:
+        message = (
+            f"quantization: it was drawn with {before.value}, and is drawn again with {now.value}:"
+            " the pictures differ a little"
+        )
+        yield Warn(code="other_quantization", message=message, field="quantization")
 
 
 @router.get(
@@ -183,5 +202,6 @@ async def get_manifest(
         spec=generation.spec if image.grid else generation.spec.alone(index),
         sha256=image.sha256,
         **Looks.of(image)._asdict(),
+        quantization=image.quantization,
     )
     return Response(told.text(), media_type=JSON)

@@ -80,6 +80,8 @@ class Telling:
             "clip_skip": self._clip_skip(),
             "eta": self._number("Eta", "Eta DDIM"),
             "guidance_rescale": self._number("CFG Rescale", "CFG Rescale phi"),
+            "guidance_end": self._number("Guidance end"),
+            "cache_interval": self._whole("Cache interval"),
             "vae": self._vae(),
             "checkpoint": self._checkpoint("Model"),
             **self._prompt(),

@@ -22,6 +22,7 @@ from pydantic_core import PydanticUseDefault
 from server.api.examples import REQUEST
 from server.spec import (
     ADAPTER_NAME,
+    MAX_CACHE_INTERVAL,
     MAX_PREVIEWS,
     MAX_SEED,
     Enlarged,
@@ -234,6 +235,20 @@ class GenerationRequest(Asked):
     )
     guidance_rescale: float | None = Field(
         None, ge=0, le=1, description="Rescales guided noise against over-exposure; 0 is off."
+    )
+    guidance_end: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of the steps after which guidance is off: faster, and not the same "
+        "picture; 1 by default.",
+    )
+    cache_interval: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CACHE_INTERVAL,
+        description="One in so many UNet calls is whole, the others use again what it found: "
+        "faster, and not the same picture; 1 by default.",
     )
     eta: float | None = Field(
         None, ge=0, le=1, description="Noise added again in each step, by ddim and tcd only."

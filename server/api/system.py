@@ -74,10 +74,14 @@ QUEUE_EXAMPLE = {
             "speed": {
                 "native_pixels": 16_384,
                 "curve": [[2, 0.029], [4, 0.054], [8, 0.104], [16, 0.205], [32, 0.41]],
+                "smallest": [0.49, 0.016],
                 "full_rows": 8,
                 "exponent": 1.021,
                 "decode_seconds": 0.012,
+                "decode_curve": [[4096, 0.005], [16_384, 0.012], [32_768, 0.024]],
+                "decode_pixels": 16_384,
                 "drift": 1.006,
+                "shallow": 1.0,
                 "largest_pixels": 0,
             },
         }

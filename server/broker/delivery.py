@@ -19,6 +19,9 @@ from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, 
 
 MAX_EVENTS = 1000
 
+DONE = "done"
+"""The last event of every generation, however it ends."""
+
 Fields = dict[EncodableT, EncodableT]
 
 
@@ -138,7 +141,7 @@ def ended(
         fields["error"] = error.model_dump_json()
     pipe.hset(keys.generation(id), mapping=fields)
     announce(pipe, id, "state", {"status": state.value})
-    announce(pipe, id, "done", {"status": state.value})
+    announce(pipe, id, DONE, {"status": state.value})
     pipe.expire(keys.generation(id), 2 * retention)
     pipe.expire(keys.events(id), 2 * retention)
     pipe.zrem(keys.DEADLINES, id)

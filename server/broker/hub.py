@@ -48,21 +48,23 @@ class Hub:
         self._wake_all()
 
     @contextlib.contextmanager
-    def watch(self, id: str) -> Iterator[asyncio.Event]:
-        """An event that is set with every change of the generation; the waiter clears it.
+    def watch(self, id: str, kind: str = "") -> Iterator[asyncio.Event]:
+        """An event that is set with every change of the generation, or only with those of one kind;
+        the waiter clears it.
 
         Look at the generation after entering, not before: what changes in between would be missed.
         """
+        name = f"{id} {kind}" if kind else id
         event = asyncio.Event()
         if self.released:
             event.set()
-        self._waiters[id].add(event)
+        self._waiters[name].add(event)
         try:
             yield event
         finally:
-            self._waiters[id].discard(event)
-            if not self._waiters[id]:
-                del self._waiters[id]
+            self._waiters[name].discard(event)
+            if not self._waiters[name]:
+                del self._waiters[name]
 
     @property
     def waiting(self) -> int:
@@ -97,10 +99,12 @@ class Hub:
             self._trouble = ""
             self._wake_all()
         else:
-            self._wake(message["data"].decode(errors="replace").partition(" ")[0])
+            change = message["data"].decode(errors="replace")
+            self._wake(change.partition(" ")[0])
+            self._wake(change)
 
-    def _wake(self, id: str) -> None:
-        for event in self._waiters.get(id, ()):
+    def _wake(self, name: str) -> None:
+        for event in self._waiters.get(name, ()):
             event.set()
 
     def _wake_all(self) -> None:

@@ -27,7 +27,7 @@ PRIORITY_SPAN = 10**12
 MOST_RESTED = 1000
 """So many owners who have nothing in the line are remembered with what they owe."""
 
-FUNCTIONS = """
+ENTERS = """
 -- A line is a family of keys:
 --   :turns  sorted set: owners who wait, by their pass      :rested  those who do not, the same
 --   :of:O   sorted set: what owner O waits for, in order
@@ -50,6 +50,8 @@ local function enter(line, id, owner, seconds, weight, priority)
   redis.call('HSET', 'WAITS' .. owner, line, load)
 end
 
+"""
+LEAVES = """
 -- Returns its owner and seconds; nothing if it is in no line.
 local function leave(line, id)
   local owner = redis.call('HGET', line .. ':owners', id)
@@ -79,13 +81,8 @@ local function leave(line, id)
   return owner, tonumber(seconds)
 end
 
--- Seconds of an owner's work, in all lines.
-local function waits(owner)
-  local sum = 0
-  for _, load in ipairs(redis.call('HVALS', 'WAITS' .. owner)) do sum = sum + load end
-  return sum
-end
-
+"""
+TAKES = """
 -- It is somebody's turn: out of the line, at its price.
 local function take(line, id)
   local owns = redis.call('HGET', line .. ':owners', id) or ''
@@ -100,6 +97,15 @@ local function take(line, id)
   local spent = 'SPENT' .. math.floor(redis.call('TIME')[1] / DAY) .. ':' .. owner
   redis.call('INCRBYFLOAT', spent, seconds)
   redis.call('EXPIRE', spent, 2 * DAY)
+end
+
+"""
+LOOKS = """
+-- Seconds of an owner's work, in all lines.
+local function waits(owner)
+  local sum = 0
+  for _, load in ipairs(redis.call('HVALS', 'WAITS' .. owner)) do sum = sum + load end
+  return sum
 end
 
 -- How many are before it in the queue, and their predicted seconds.
@@ -142,17 +148,25 @@ local function before(line, queue, id)
   return count + math.max(0, unlined), seconds
 end
 """
-LIBRARY = (
-    FUNCTIONS.replace("PRIORITY_SPAN", str(PRIORITY_SPAN))
-    .replace("MOST_RESTED", str(MOST_RESTED))
-    .replace("SPENT", keys.SPENT)
-    .replace("WAITS", keys.WAITS)
-    .replace("DAY", str(keys.DAY_SECONDS))
-)
-"""Functions that scripts begin with."""
+
+
+def library(*parts: str) -> str:
+    """The functions in these parts, for a script to begin with. Redis hashes the whole text each
+    time a script comes, so one that runs often has no more of them than it calls."""
+    return (
+        "".join(parts)
+        .replace("PRIORITY_SPAN", str(PRIORITY_SPAN))
+        .replace("MOST_RESTED", str(MOST_RESTED))
+        .replace("SPENT", keys.SPENT)
+        .replace("WAITS", keys.WAITS)
+        .replace("DAY", str(keys.DAY_SECONDS))
+    )
+
+
+LIBRARY = library(ENTERS, LEAVES, TAKES, LOOKS)
 
 NEXT = (
-    LIBRARY
+    library(LEAVES)
     + """
 -- KEYS: queue, intermediate list    ARGV: line
 local queue, intermediate, line = KEYS[1], KEYS[2], ARGV[1]
@@ -205,9 +219,9 @@ else
 end
 """
 
-ENTER = LIBRARY + "enter(unpack(ARGV))"
-LEAVE = LIBRARY + "leave(unpack(ARGV))"
-TAKE = LIBRARY + "take(unpack(ARGV))"
+ENTER = library(ENTERS) + "enter(unpack(ARGV))"
+LEAVE = library(LEAVES) + "leave(unpack(ARGV))"
+TAKE = library(LEAVES, TAKES) + "take(unpack(ARGV))"
 
 
 def enter(

@@ -26,6 +26,8 @@ def pooled(url: str) -> Any:
         retry=redis.asyncio.retry.Retry(BACKOFF, 1),
         retry_on_error=[redis.exceptions.ConnectionError],
         socket_connect_timeout=TIMEOUT_SECONDS,
+        # Callers have their own (`translated`); redis-py would make a task for each command.
+        socket_timeout=None,
     )
     return redis.asyncio.Redis.from_pool(pool)
 

@@ -24,6 +24,7 @@ from server.spec import (
     Metrics,
     Progress,
     Warn,
+    first_quantized,
 )
 from server.stages import Stage, num_stages, stages
 
@@ -188,6 +189,7 @@ def total(metrics: Sequence[Metrics]) -> Metrics:
         mean_batch_rows=rows / steps if steps else 0.0,
         peak_memory_bytes=max(each.peak_memory_bytes for each in metrics),
         worker=metrics[-1].worker,
+        quantization=first_quantized(each.quantization for each in metrics),
     )
 
 
@@ -208,6 +210,8 @@ class WorkerInfo(Frozen):
     """and of all of it."""
     rows: float = 0.0
     """Native rows of what it holds."""
+    each: str = ""
+    """The rows and the seconds that are left, of each image: see `forecast.Load`."""
     images: int = 0
     """Images being denoised."""
     step_rows: int = 0

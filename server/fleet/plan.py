@@ -19,6 +19,8 @@ from server.spec import Frozen, Sampler, TextToImage
 from server.stages import Stage
 from server.workers.planner import worthwhile_rows
 
+DECODING = ("decode_seconds", "decode_curve", "decode_pixels")
+
 
 class PlanError(DarkroomError):
     """A plan that cannot be read, or that says too little."""
@@ -64,9 +66,12 @@ class Pace(Frozen):
     """What a worker of a checkpoint is, as far as the file says it."""
 
     curve: tuple[tuple[int, float], ...] = Field(default=(), description="Rows, and seconds.")
+    smallest: tuple[float, float] | None = None
     full_rows: int | None = Field(default=None, gt=0)
     exponent: float = Field(default=1.0, gt=0)
     decode_seconds: float = Field(default=0.0, ge=0)
+    decode_curve: tuple[tuple[int, float], ...] = Field(default=(), description="Pixels, seconds.")
+    decode_pixels: int = Field(default=0, ge=0, description="That are decoded at once; 0: all.")
     encode_seconds: float = Field(default=0.0, ge=0, description="From claim to first step.")
     publish_seconds: float = Field(default=0.0, ge=0, description="From decoded to answered.")
     capacity: int | None = Field(default=None, gt=0)
@@ -204,10 +209,8 @@ def _speed(pace: Pace, card: Card) -> Speed | None:
         return None
     return Speed(
         native_pixels=card.native_size**2,
-        curve=pace.curve,
         full_rows=pace.full_rows or worthwhile_rows(pace.curve),
-        exponent=pace.exponent,
-        decode_seconds=pace.decode_seconds,
+        **pace.model_dump(include={"curve", "smallest", "exponent", *DECODING}),
     )
 
 

@@ -101,8 +101,10 @@ class _Simulation:
         def step_seconds(rows: int, pixels: int) -> float:
             return speed.step_seconds(speed.native_rows(rows, pixels))
 
+        decoding_seconds = cache(speed.decoding_seconds)
         self._workers = [
-            _Worker(Device(speed, self.tally, step_seconds), room) for _ in range(self.number)
+            _Worker(Device(speed, self.tally, step_seconds, decoding_seconds), room)
+            for _ in range(self.number)
         ]
         self._looking = deque(range(self.number))
 

@@ -18,6 +18,8 @@ PIPELINES = {
     "StableDiffusionInpaintPipeline": "sd",
     "StableDiffusionDepth2ImgPipeline": "sd",
     "StableDiffusionUpscalePipeline": "sd",
+    "LatentConsistencyModelPipeline": "sd",
+    "LatentConsistencyModelImg2ImgPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusionXLImg2ImgPipeline": "sdxl",
     "StableDiffusionXLInpaintPipeline": "sdxl",
@@ -178,8 +180,8 @@ def _check_unet(config: Config, card: Card, refines: bool) -> None:
         raise CheckpointError(
             f"its UNet takes {channels} channels: it is {what}, which {card.family} cannot draw"
         )
-    if config.get("time_cond_proj_dim") is not None:
-        raise CheckpointError("its UNet takes the guidance scale as an input: it is of LCM's kind")
+    if config.get("time_cond_proj_dim") is not None and channels not in (LATENTS, INPAINTING):
+        raise CheckpointError(f"its UNet reads the guidance scale, and it is {what}: none draws so")
     expected = "text_time" if card.family == "sdxl" else None
     if config.get("addition_embed_type") != expected:
         raise CheckpointError(f"its UNet is not of the family {card.family}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -20,11 +20,24 @@ class Conditioning:
     warnings: tuple[Warn, ...] = ()
     pooled: torch.Tensor | None = None  # (rows, width), SDXL's
     time_ids: torch.Tensor | None = None  # (rows, 5 or 6), SDXL's sizes and scores
+    guidance: torch.Tensor | None = None  # (rows, width), where the UNet reads it
 
     @property
     def rows(self) -> int:
         """Samples of a UNet call this makes of a ticket."""
         return len(self.embeddings)
+
+    @property
+    def conditional(self) -> Conditioning:
+        """Without the unconditional row."""
+        last = slice(-1, None)
+        return replace(
+            self,
+            embeddings=self.embeddings[last],
+            pooled=None if self.pooled is None else self.pooled[last],
+            time_ids=None if self.time_ids is None else self.time_ids[last],
+            guidance=None if self.guidance is None else self.guidance[last],
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +71,9 @@ def unet_arguments(batch: Sequence[Conditioning]) -> dict[str, object]:
             "text_embeds": torch.cat([each.pooled for each in batch if each.pooled is not None]),
             "time_ids": torch.cat([each.time_ids for each in batch if each.time_ids is not None]),
         }
+    if batch[0].guidance is not None:
+        read = [each.guidance for each in batch if each.guidance is not None]
+        arguments["timestep_cond"] = torch.cat(read)
     return arguments
 
 

@@ -12,9 +12,10 @@ import torch
 from server.errors import CheckpointError, DeviceLost, OutOfMemory
 
 MEMORY_ALLOCATION = 2
-RECOVERABLE = frozenset({1, 9, 701})
+RECOVERABLE = frozenset({1, 9, 701, *range(900, 909)})
 """CUDA error codes after which the context still works: invalid value, invalid configuration,
-launch out of resources. Any other (illegal address, assert, ECC, …) is sticky."""
+launch out of resources, and all about a graph that could not be recorded. Any other (illegal
+address, assert, ECC, …) is sticky."""
 
 FULL = ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED")
 """What other errors say where memory was short: the host's allocator, cuBLAS and cuDNN."""
@@ -70,10 +71,11 @@ def has_arithmetic(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the device computes in this precision by itself: a CPU that does not converts to
     float32 and back at every operation, and so is slower than in float32. True where it is not
     known."""
-    needed, able = INSTRUCTIONS.get(dtype), torch.cpu.get_capabilities()
-    if device.type != "cpu" or needed is None or able.get("architecture") != "x86_64":
+    needed = INSTRUCTIONS.get(dtype)
+    if device.type != "cpu" or needed is None:
         return True
-    return any(able.get(name) for name in needed)
+    able = torch.cpu.get_capabilities()
+    return able.get("architecture") != "x86_64" or any(able.get(name) for name in needed)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

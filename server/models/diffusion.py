@@ -8,6 +8,7 @@ batched and when.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -23,11 +24,13 @@ from server.models.canvas import Canvases, Start
 from server.models.conditioning import Conditioner, unet_arguments
 from server.models.depth import DepthReader
 from server.models.device import on_device, peak_memory_bytes
+from server.models.distilled import GuidanceReader
 from server.models.glimpses import expected, planned, taken
 from server.models.parts import Parts
 from server.models.pictures import NO_LATENTS, Latents, Picture, to_latents, to_pictures
 from server.models.probe import EVERY, Probe
 from server.models.recurrence import Recurrence, Recurrences
+from server.models.reuse import Reuse
 from server.models.safety import SafetyReader
 from server.models.samplers import Samplers
 from server.models.schedule import begin
@@ -51,10 +54,14 @@ class LatentDiffusion:
     def __init__(
         self, parts: Parts, conditioner: Conditioner, adapters: Adapters | None = None
     ) -> None:
+        self.compiled, self._graphs = parts.compiled, parts.graphs
         self._adapters = adapters or Adapters(parts, None)
         self._unet = parts.unet
+        self._reuse = Reuse(parts.unet)
         self._conditioner = conditioner
+        self._guidance = GuidanceReader(parts)
         self._vae = Autoencoder(parts.vae, 0 if parts.always_tiled else TILE_ABOVE)
+        self._previews = None if parts.preview_vae is None else Autoencoder(parts.preview_vae)
         self._samplers = Samplers(parts.sampler_config)
         self._recurrences = Recurrences(parts.dtype, parts.device)
         reads_depth = parts.unet.config.in_channels == self._vae.channels + 1
@@ -72,7 +79,10 @@ class LatentDiffusion:
         Raises:
             InvalidSpec: this checkpoint cannot draw it; names the field.
         """
-        spec = stage.spec.alone(index)
+        asked = stage.spec.alone(index)
+        spec = self._guidance.unmixed(asked)
+        if spec.cache_interval > 1:
+            self._reuse.check()
         stage = stage.model_copy(update={"spec": spec})
         sampler = self._samplers.make(
             spec.sampler, spec.sigmas, spec.num_inference_steps, spec.seed
@@ -82,7 +92,8 @@ class LatentDiffusion:
         blend, vae = self._adapters.blend(spec), self._adapters.autoencoder(spec, self._vae)
         with on_device():
             with self._adapters.reading(blend):
-                conditioning = self._conditioner.encode(spec, blend.readers)
+                read = self._conditioner.encode(spec, blend.readers)
+            conditioning = self._guidance.told(read, asked.guidance_scale)
             generator = torch.Generator().manual_seed(spec.seed)
             first = timesteps[:1] if len(timesteps) else None
             canvas = self._canvases.make(stage, inputs, Start(sampler, first, generator), vae)
@@ -102,9 +113,10 @@ class LatentDiffusion:
                 latents=latents,
                 blend=blend,
                 autoencoder=vae,
-                bucket=(latents.shape, extra, conditioning.shape, self.dtype, blend.unet),
+                alike=(latents.shape, extra, conditioning.shape, self.dtype, blend.unet),
                 decode_bucket=(latents.shape, gives_latents, vae),
                 pixels=latents.shape[-2] * latents.shape[-1] * COST_OF_A_LATENT,
+                guided_calls=spec.guided_calls(len(timesteps)),
                 gives_latents=gives_latents,
                 shown_after=shown,
             )
@@ -114,9 +126,10 @@ class LatentDiffusion:
         that its allocator holds back."""
         self._conditioner.forget()
         self._adapters.forget()
-        if self.device.type == "cuda":
-            with on_device():
-                torch.cuda.empty_cache()
+        with contextlib.nullcontext() if self._graphs is None else self._graphs.forgotten():
+            if self.device.type == "cuda":
+                with on_device():
+                    torch.cuda.empty_cache()
 
     def predict(self, states: Sequence[State]) -> Sequence[Prediction]:
         """One UNet call for states of one bucket: each one's share of it.
@@ -130,15 +143,25 @@ class LatentDiffusion:
         """
         with on_device():
             self._adapters.wear(states[0].blend)
-            noise: torch.Tensor = self._unet(
-                unet_input(states),  # (R, channels, h, w)
-                torch.cat([state.row_timesteps[state.steps_done] for state in states]),  # (R,)
-                class_labels=_class_labels(states),
-                return_dict=False,
-                **unet_arguments([state.conditioning for state in states]),
-            )[0]
-            turn = Turn(states, noise)
+            turn = Turn(states, *self._called(states))
             return [Prediction(turn, number) for number in range(len(states))]
+
+    def _called(self, states: Sequence[State]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the UNet predicts, a row or two for each; and what it has found by the way, if any
+        of them will use that again."""
+        arguments: dict[str, Any] = {
+            "sample": unet_input(states),  # (R, channels, h, w)
+            "timestep": torch.cat([state.row_timesteps[state.steps_done] for state in states]),
+            "class_labels": _class_labels(states),
+            **unet_arguments([state.conditioning for state in states]),
+        }
+        if states[0].shallow:
+            return self._reuse.shallow(_found(states), **arguments), None
+        if any(state.finds for state in states):
+            return self._reuse.whole(**arguments)
+        # A graph is recorded without a LoRA.
+        unet = self._unet if self._graphs is None or states[0].blend.unet else self._graphs
+        return unet(return_dict=False, **arguments)[0], None
 
     def advance(self, state: State, prediction: Prediction) -> None:
         """Apply guidance and the sampler's step to its latents. What that is for each ticket of the
@@ -162,7 +185,9 @@ class LatentDiffusion:
             past = ((state.latents, stepped.guided), *state.past)
             state.past = past[: state.recurrence.reach]
         state.latents, state.glimpse = latents, glimpse
-        state.steps_done += 1
+        if stepped.found is not None:
+            state.found = stepped.found
+        state.count_step()
 
     def wait(self) -> None:
         """Until the device has done all it was given."""
@@ -200,7 +225,8 @@ class LatentDiffusion:
         each has just taken a step after which it is shown. Changes no state."""
         with on_device():
             latents = torch.cat([expected(state) for state in states])  # (B, channels, h, w)
-            images = states[0].autoencoder.decode(latents)  # (B, 3, height, width)
+            autoencoder = self._previews or states[0].autoencoder
+            images = autoencoder.decode(latents)  # (B, 3, height, width)
             return to_pictures(images, [state.canvas.finish for state in states])
 
     def unsafe(self, pixels: NDArray[np.uint8]) -> bool | None:
@@ -234,6 +260,11 @@ def _class_labels(states: Sequence[State]) -> torch.Tensor | None:
     labels = [(state.canvas.class_label, state.rows) for state in states]
     told = [label.expand(rows) for label, rows in labels if label is not None]
     return torch.cat(told) if told else None
+
+
+def _found(states: Sequence[State]) -> torch.Tensor:
+    """What each has found when it was called whole; as many rows of it as there are now."""
+    return torch.cat([state.found[-state.rows :] for state in states if state.found is not None])
 
 
 def _by_its_own_sampler(state: State, guided: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -19,15 +20,20 @@ from server.catalog import Attention, Card
 from server.errors import CheckpointError
 from server.models.adapters import Adapters
 from server.models.anatomy import Anatomy, Source, examine
+from server.models.compiled import compile_blocks
 from server.models.device import choose_device, choose_dtype, device_errors, has_arithmetic
 from server.models.diffusion import LatentDiffusion
 from server.models.families import conditioner
 from server.models.folder import Folder
+from server.models.graphs import record_calls
 from server.models.parts import DepthEstimator, Parts, SafetyChecker, TextReader
 from server.models.placement import let_visit, set_attention
+from server.models.preview_vae import with_preview_vae
+from server.models.quantized import check_quantization, quantize
 from server.models.replacement_vae import with_vae
 from server.models.single_file import SingleFile
 from server.models.sources import locate, read_json, refusing
+from server.spec import Quantization
 
 log = logging.getLogger("darkroom.models")
 
@@ -54,6 +60,7 @@ class Fitting(TypedDict, total=False):
     vae_tiling: bool
     vae_slicing: bool
     offload: Offload
+    source: Source | None
 
 
 def load(
@@ -62,12 +69,17 @@ def load(
     dtype: str = "auto",
     progress: Progress | None = None,
     models_dir: Path | None = None,
+    *,
+    compiled_dir: Path | None = None,
+    cuda_graphs: bool = False,
     **fitting: Unpack[Fitting],
 ) -> LatentDiffusion:
     """The card's checkpoint, ready to draw; `load_parts` says more.
 
     Args:
         models_dir: folder with what may be used beside it, such as `embeddings`.
+        compiled_dir: the UNet's blocks are compiled, and kept there.
+        cuda_graphs: its calls are recorded and replayed, on a GPU.
 
     Raises:
         CheckpointError: it cannot be loaded; says which part is wrong and how.
@@ -77,7 +89,13 @@ def load(
     parts = with_vae(
         load_parts(card, device, dtype, progress, **fitting), card, models_dir, pickles
     )
+    parts = with_preview_vae(parts, card, models_dir)
     reads = conditioner(parts, card.family, models_dir, pickles)
+    parts = replace(
+        parts,
+        compiled=compile_blocks(parts.unet, compiled_dir) if compiled_dir else None,
+        graphs=record_calls(parts.unet) if cuda_graphs else None,
+    )
     return LatentDiffusion(parts, reads, Adapters(parts, models_dir, allow_pickle=pickles))
 
 
@@ -92,6 +110,7 @@ def load_parts(
     vae_tiling: bool = False,
     vae_slicing: bool = False,
     offload: Offload = "none",
+    source: Source | None = None,
 ) -> Parts:
     """The card's checkpoint on `device`, in evaluation mode.
 
@@ -103,6 +122,7 @@ def load_parts(
         vae_tiling: pictures of any size go through the autoencoder in overlapping tiles.
         vae_slicing: they go through it one by one.
         offload: `encoders` keeps what is not needed at every step on the CPU between its calls.
+        source: where to read it, instead of where the card says.
 
     Raises:
         CheckpointError: it cannot be loaded; says which part is wrong and how.
@@ -114,8 +134,10 @@ def load_parts(
     if not has_arithmetic(precision, place):
         spoken = str(precision).removeprefix("torch.")
         log.warning("this CPU is slower in %s than in float32 (DARKROOM_DTYPE)", spoken)
-    source, anatomy = _opened(card, allow_pickle)
-    loader = _Loader(source, anatomy, place, precision, progress or _ignore, offload)
+    check_quantization(card, place, precision)
+    source, anatomy = _opened(card, allow_pickle, source)
+    kept = card.quantization
+    loader = _Loader(source, anatomy, place, precision, progress or _ignore, offload, kept)
     models = {part: loader.model(part) for part in anatomy.weights}
     unet, vae = models["unet"], models["vae"]
     chosen = Attention(attention) if card.attention is Attention.AUTO else card.attention
@@ -147,11 +169,13 @@ class _Loader:
         dtype: torch.dtype,
         progress: Progress,
         offload: Offload,
+        quantization: Quantization,
     ) -> None:
         self._source = source
         self._device = device
         self._dtype = dtype
         self._progress = progress
+        self._quantization = quantization
         self._offload = offload == "encoders" and device.type != "cpu"
         self._bytes = {part: source.weights_bytes(part) for part in anatomy.weights}
         self._done = 0
@@ -161,6 +185,8 @@ class _Loader:
         with device_errors():
             model = self._source.model(part, KINDS[part], self._precision(part))
             model.requires_grad_(False).eval()
+            if part == "unet":
+                quantize(model, self._quantization, self._device)
             if self._offload and part not in ALWAYS_ON_DEVICE:
                 let_visit(model, self._device)
             else:  # channels last is what convolutions want
@@ -187,7 +213,9 @@ class _Loader:
         self._progress(part, self._done, sum(self._bytes.values()))
 
 
-def _opened(card: Card, allow_pickle: bool) -> tuple[Source, Anatomy]:
+def _opened(card: Card, allow_pickle: bool, given: Source | None) -> tuple[Source, Anatomy]:
+    if given is not None:
+        return given, examine(given, card)
     path = locate(card)
     try:
         source = Folder(path) if path.is_dir() else SingleFile(path, card, allow_pickle)

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from server.models.compiled import Compiled
+from server.models.graphs import Graphs
+
 
 @dataclass(frozen=True, slots=True)
 class TextReader:
@@ -50,6 +53,13 @@ class Parts:
     """SDXL: an empty negative prompt is all zeros (`force_zeros_for_empty_prompt`)."""
     always_tiled: bool = False
     """Pictures of any size go through the autoencoder in overlapping tiles."""
+    preview_vae: Any = None
+    """Decodes previews in place of the autoencoder."""
+
+    compiled: Compiled | None = None
+    """The UNet's blocks, if they are compiled."""
+    graphs: Graphs | None = None
+    """Of the UNet's calls, if they are recorded."""
 
     @property
     def device(self) -> torch.device:

@@ -70,12 +70,20 @@ def with_vae(parts: Parts, card: Card, models: Path | None, allow_pickle: bool =
     if not card.vae:
         return parts
     try:
-        path = Path(card.vae).expanduser()
-        if not path.exists():
-            path = vaes(models).find(card.vae)
+        path = find_vae(card.vae, models)
         return replace(parts, vae=read_vae(path, parts, allow_pickle))
     except InvalidSpec as error:
         raise CheckpointError(f"checkpoint {card.name!r}: {error.message}") from error
+
+
+def find_vae(named: str, models: Path | None) -> Path:
+    """An autoencoder that a card names: by its path, or in the folder of models.
+
+    Raises:
+        InvalidSpec: there is none.
+    """
+    path = Path(named).expanduser()
+    return path if path.exists() else vaes(models).find(named)
 
 
 def _from_folder(path: Path, parts: Parts) -> Any:

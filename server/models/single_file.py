@@ -105,14 +105,7 @@ class SingleFile:
         """
         if self._own_config:
             return read_tokenizer(self.configs / part)
-        vocabulary, merges = clip_vocabulary()
-        own = read_json(self.configs / part / "tokenizer_config.json")
-        return CLIPTokenizer(
-            vocab=vocabulary,
-            merges=merges,
-            pad_token=own["pad_token"],
-            model_max_length=own["model_max_length"],
-        )
+        return clip_tokenizer(self.configs / part)
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -168,6 +161,22 @@ class SingleFile:
         if name == "sd-v2-base" and card.prediction_type == "v_prediction":
             name = "sd-v2"
         return CONFIGS / name
+
+
+def clip_tokenizer(folder: Path) -> Any:
+    """CLIP's vocabulary with the padding that the config in `folder` tells.
+
+    Raises:
+        CheckpointError: there is no such config.
+    """
+    vocabulary, merges = clip_vocabulary()
+    own = read_json(folder / "tokenizer_config.json")
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        pad_token=own["pad_token"],
+        model_max_length=own["model_max_length"],
+    )
 
 
 def _is_unet_attention(name: str) -> bool:

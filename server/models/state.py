@@ -70,9 +70,12 @@ class State:
     latents: torch.Tensor  # (1, channels, h, w)
     blend: Blend
     autoencoder: Autoencoder
-    bucket: Hashable
+    alike: Hashable
+    """Tickets that agree in this can share a whole UNet call."""
     decode_bucket: Hashable
     pixels: int
+    guided_calls: int
+    """UNet calls with guidance, if it has any; what follows has one row."""
     gives_latents: bool = False
     steps_done: int = 0
     past: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
@@ -83,16 +86,43 @@ class State:
     """Of the last step, if it is shown after that."""
     probe: Probe | None = None
     """The last look at whether its latents are numbers."""
+    found: torch.Tensor | None = None  # (rows, channels, h, w)
+    """What its last whole UNet call found, for those that use it again."""
+
+    @property
+    def bucket(self) -> Hashable:
+        """Of the next UNet call: a shallow one is none of those that others make whole."""
+        return (self.alike, "shallow") if self.shallow else self.alike
+
+    @property
+    def shallow(self) -> bool:
+        """Whether its next UNet call uses again what an earlier one found."""
+        return self.steps_done % self.spec.cache_interval != 0
+
+    @property
+    def finds(self) -> bool:
+        """Whether what its next UNet call finds will be used again."""
+        every = self.spec.cache_interval
+        return every > 1 and not self.shallow and self.steps_done + 1 < self.steps_total
 
     @property
     def rows(self) -> int:
-        """Two with guidance."""
+        """Of the next UNet call: two with guidance."""
         return self.conditioning.rows
 
     @property
     def steps_total(self) -> int:
         """UNet calls in all; the second-order samplers need two for one step."""
         return len(self.timesteps)
+
+    def count_step(self) -> None:
+        """One more is done; what the rest does not need is let go."""
+        self.steps_done += 1
+        if self.steps_done == self.steps_total:
+            self.found = None
+        elif self.steps_done == self.guided_calls:
+            self.conditioning = self.conditioning.conditional
+            self.row_timesteps = tuple(each[-1:] for each in self.row_timesteps)
 
     def seen(self) -> torch.Tensor:
         """The latents as the UNet sees them at this step: (1, channels, h, w)."""

@@ -34,22 +34,28 @@ class Stepped:
 
     guided: torch.Tensor  # (1, channels, h, w), in float32 where it was mixed of two rows
     latents: torch.Tensor | None  # (1, channels, h, w); None where its own sampler has to step
+    found: torch.Tensor | None = None  # (rows, channels, h, w)
+    """What it will use again; of this ticket alone, so that no other's is kept with it."""
 
 
 class Turn:
     """A UNet call that was made. What follows from it is worked out for all its tickets when the
     first of them asks; so until then none is changed, and the call can be made again."""
 
-    def __init__(self, states: Sequence[State], noise: torch.Tensor) -> None:
-        """noise: unguided, a row or two for each ticket: (R, channels, h, w)."""
+    def __init__(
+        self, states: Sequence[State], noise: torch.Tensor, found: torch.Tensor | None = None
+    ) -> None:
+        """noise, found: a row or two for each ticket: (R, channels, h, w). Unguided; and what the
+        call found, if any ticket uses that again."""
         self._states = list(states)
         self._noise = noise
+        self._found = found
         self._stepped: list[Stepped] | None = None
 
     def stepped(self, number: int) -> Stepped:
         """What follows for this ticket of the call."""
         if self._stepped is None:
-            self._stepped = _stepped(self._states, self._noise)
+            self._stepped = _stepped(self._states, self._noise, self._found)
         return self._stepped[number]
 
 
@@ -76,7 +82,9 @@ def _scale(state: State) -> torch.Tensor:
     return state.recurrence.scales[state.steps_done]
 
 
-def _stepped(states: Sequence[State], noise: torch.Tensor) -> list[Stepped]:
+def _stepped(
+    states: Sequence[State], noise: torch.Tensor, found: torch.Tensor | None
+) -> list[Stepped]:
     guided = _guided(states, noise)
     written = [
         (state, state.recurrence, mine)
@@ -85,8 +93,21 @@ def _stepped(states: Sequence[State], noise: torch.Tensor) -> list[Stepped]:
     ]
     latents = iter(_next_latents(written) if written else ())
     return [
-        Stepped(mine, next(latents)) if state.recurrence else Stepped(mine.to(noise.dtype), None)
-        for state, mine in zip(states, guided, strict=True)
+        Stepped(mine, next(latents), kept)
+        if state.recurrence
+        else Stepped(mine.to(noise.dtype), None, kept)
+        for state, mine, kept in zip(states, guided, _kept(states, found), strict=True)
+    ]
+
+
+def _kept(states: Sequence[State], found: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
+    if found is None:
+        return [None] * len(states)
+    rows = found.split_with_sizes([state.rows for state in states])
+    layout = torch.channels_last  # as the UNet has it
+    return [
+        each.clone(memory_format=layout) if state.finds else None
+        for state, each in zip(states, rows, strict=True)
     ]
 
 
@@ -100,7 +121,7 @@ def _guided(states: Sequence[State], noise: torch.Tensor) -> list[torch.Tensor]:
     scales = torch.cat([state.guidance for state in states])  # (B, 1, 1, 1)
     mixed = unconditional + scales * (conditional - unconditional)
     return [
-        _rescaled(each, mine[-1:], state.spec.guidance_rescale) if state.spec.guided else mine
+        _rescaled(each, mine[-1:], state.spec.guidance_rescale) if state.rows == 2 else mine
         for state, each, mine in zip(
             states, mixed.split_with_sizes([1] * len(rows)), rows, strict=True
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydantic import Field, StrictBool
 
 from server.spec.parts import Frozen
+from server.spec.words import Quantization
 
 GENERATION_ID = r"^gen_[0-9a-f]{32}$"
 
@@ -61,6 +63,7 @@ class ImageInfo(Frozen):
     grid: bool = Field(default=False, description="The labelled overview of a sweep.")
     pixels_sha256: str = Field(default="", description="As drawn; empty of earlier versions.")
     thumbnail: str = Field(default="", description="As of a manifest.")
+    quantization: Quantization = Field(default=Quantization.NONE, description="As of a manifest.")
 
 
 class Metrics(Frozen):
@@ -76,6 +79,10 @@ class Metrics(Frozen):
     mean_batch_rows: float
     peak_memory_bytes: int
     worker: str
+    quantization: Quantization = Field(
+        default=Quantization.NONE,
+        description="Of the checkpoint's weights; of several stages, the first that was quantized.",
+    )
 
 
 class Failure(Frozen):
@@ -91,6 +98,11 @@ class Warn(Frozen):
     code: str
     message: str
     field: str | None = None
+
+
+def first_quantized(each: Iterable[Quantization]) -> Quantization:
+    """Of several stages, in their order."""
+    return next((one for one in each if one is not Quantization.NONE), Quantization.NONE)
 
 
 def new_generation_id() -> str:

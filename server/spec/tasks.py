@@ -30,6 +30,10 @@ MAX_SEED = 2**53 - 1
 
 MAX_PREVIEWS = 10
 """Of one image in one stage; each costs a decoding."""
+MAX_CACHE_INTERVAL = 10
+"""Beyond, nothing of a picture is left that is worth its time."""
+SHORTCUTS = ("guidance_end", "cache_interval")
+"""The fields that make it faster, and not the same picture; as they are, they change nothing."""
 MAX_INPUT_PIXELS = 64 * 2**20
 """More are never decoded, whatever a card says."""
 
@@ -71,11 +75,25 @@ class Spec(Frozen):
     previews: int = Field(
         default=0, ge=0, le=MAX_PREVIEWS, description="Of each image, while it is drawn."
     )
+    guidance_end: float = Field(
+        default=1.0, gt=0, le=1, description="Share of each stage's steps after which it is off."
+    )
+    cache_interval: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_CACHE_INTERVAL,
+        description="One in so many UNet calls is whole; the others use again what it found.",
+    )
 
     @property
     def guided(self) -> bool:
         """Whether classifier-free guidance runs, that is, whether a ticket has two rows."""
         return self.guidance_scale > 1.0
+
+    def guided_calls(self, calls: int) -> int:
+        """How many of an image's UNet calls have two rows; at least the first, where it is guided
+        at all. As diffusers' callbacks count them that cut guidance off."""
+        return min(calls, int(calls * self.guidance_end) + 1) if self.guided else 0
 
     def alone(self, index: int) -> Self:
         """The spec of image `index` alone."""

@@ -100,6 +100,14 @@ class LongPrompts(StrEnum):
     REJECT = "reject"
 
 
+class Quantization(StrEnum):
+    """In how few bits the weights of a UNet's linear layers are kept."""
+
+    NONE = "none"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
 class Enlarged(StrEnum):
     """What hires fix makes larger between its two drawings."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from server.errors import DeadlineExceeded, Unavailable
 from server.pixels import Inputs
-from server.spec import ImageInfo
+from server.spec import ImageInfo, Quantization
 from server.storage import ImageStore
 from server.workers.inputs import inputs_of
 from server.workers.publish import Pixels, hand_on, publish
@@ -32,9 +32,12 @@ class Archive:
     and raises `DeadlineExceeded` where it does not come back in time, `Unavailable` where the
     archive is closed."""
 
-    def __init__(self, store: ImageStore, version: str) -> None:
+    def __init__(
+        self, store: ImageStore, version: str, quantization: Quantization = Quantization.NONE
+    ) -> None:
         self._store = store
         self._version = version
+        self._quantization = quantization
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -58,8 +61,8 @@ class Archive:
         self, claim: Claim, images: Sequence[Pixels], flags: Sequence[bool | None]
     ) -> tuple[ImageInfo, ...]:
         """Keep the images of a generation."""
-        keep = lambda: publish(claim, images, self._store, self._version, flags)  # noqa: E731
-        return self._patiently(claim, keep)
+        how = self._version, flags, self._quantization
+        return self._patiently(claim, lambda: publish(claim, images, self._store, *how))
 
     def discard(self, keys: Sequence[str]) -> None:
         """Remove these. Best effort: deleting the generation removes them too."""

@@ -19,11 +19,16 @@ class State(Protocol):
 
     @property
     def bucket(self) -> Hashable:
-        """Tickets with equal buckets can share a UNet call."""
+        """Tickets with equal buckets can share their next UNet call."""
 
     @property
     def rows(self) -> int:
-        """Samples of a UNet call this ticket takes: two with guidance, else one."""
+        """Samples of its next UNet call this ticket takes: two with guidance, else one."""
+
+    @property
+    def shallow(self) -> bool:
+        """Whether its next UNet call uses again what an earlier one found, and so takes less time
+        than its rows tell."""
 
     @property
     def pixels(self) -> int:

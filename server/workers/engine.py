@@ -1,9 +1,10 @@
 """Continuous batching, step by step. Knows tickets and steps; not torch, Redis or HTTP.
 
-One turn is `choose → advance → preview → release`. Tickets join and leave between two turns. A
-failure stays as small as it is: a ticket's own sampler fails the ticket, and so do latents that are
-no numbers any more; a failing UNet or autoencoder call goes down the ladder until the ticket at
-fault is alone; a preview that fails is left out. Only `DeviceLost` passes.
+One turn is `choose → advance → preview → release`. Tickets join and leave between two turns, and
+of those that are done a turn decodes one batch. A failure stays as small as it is: a ticket's own
+sampler fails the ticket, and so do latents that are no numbers any more; a failing UNet or
+autoencoder call goes down the ladder until the ticket at fault is alone; a preview that fails is
+left out. Only `DeviceLost` passes.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from server.errors import DarkroomError, DeadlineExceeded, OutOfMemory
+from server.forecast import Speed
 from server.workers.denoiser import Denoiser, Picture, State
 from server.workers.ladder import RECOVERY_SECONDS, Bound, Ladder, Remedy
 from server.workers.planner import Candidate, choose
 
 log = logging.getLogger("darkroom.engine")
+
+UNMEASURED_SECONDS = 1e-6
+"""That a pixel of a row takes, where nobody has measured: who steps next is a matter of ratios."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +39,6 @@ class Ticket:
     deadline: float
     execution: str = ""
     admitted_at: float = 0.0
-    stepped_at: float = 0.0
     steps_done: int = 0
     batch_rows: int = 0
     """Rows of all the UNet calls it took part in, added up."""
@@ -75,6 +79,8 @@ class Step:
     rows: int = 0
     pixels: int = 0
     """Of one row."""
+    shallow: bool = False
+    """It took less than so many rows take: what an earlier one found was used again."""
     seconds: float = 0.0
     decode_seconds: float = 0.0
     previews: Sequence[Preview] = ()
@@ -100,6 +106,7 @@ class Engine:
         self._ladder = Ladder(denoiser.make_room)
         self._tickets: list[Ticket] = []
         self._step_seconds = 0.0
+        self._speed: Speed | None = None
         self._did_not_fit: tuple[int, float] | None = None
 
     @property
@@ -113,8 +120,12 @@ class Engine:
 
     @property
     def max_decode_pixels(self) -> int:
-        """Pixels that a decode may take now."""
+        """Pixels that a decode may take now, as far as memory goes."""
         return self._decodes.pixels
+
+    def adopt(self, speed: Speed) -> None:
+        """What is left of a ticket is predicted by this now; so many are decoded at once."""
+        self._speed = speed
 
     @property
     def too_large(self) -> int | None:
@@ -135,7 +146,7 @@ class Engine:
 
     def admit(self, ticket: Ticket) -> None:
         """It takes part from the next step on."""
-        ticket.admitted_at = ticket.stepped_at = self._clock()
+        ticket.admitted_at = self._clock()
         self._tickets.append(ticket)
 
     def drop(self, tickets: Iterable[Ticket]) -> None:
@@ -151,15 +162,19 @@ class Engine:
             return Step(outcomes=late)
         began = self._clock()
         chosen = self._choose(began)
+        # Asked before they step: guidance may end with this one.
+        rows = sum(t.state.rows for t in chosen)
+        shallow = bool(chosen) and chosen[0].state.shallow
         failed = self._advance(chosen) if chosen else []
-        seconds = self._charge(chosen, began)
+        seconds = self._charge(chosen, rows, began)
         previews = self._preview()
-        drawn = self._release()
+        drawn = self._release(released := self._clock())
         return Step(
-            rows=sum(t.state.rows for t in chosen),
+            rows=rows,
             pixels=chosen[0].state.pixels if chosen else 0,
+            shallow=shallow,
             seconds=seconds,
-            decode_seconds=sum(o.ticket.decode_seconds for o in drawn),
+            decode_seconds=self._clock() - released,
             previews=previews,
             outcomes=[*late, *failed, *drawn],
             remedies=self._ladder.remedies(),
@@ -168,19 +183,23 @@ class Engine:
     def _choose(self, now: float) -> list[Ticket]:
         """None where all that is here takes no step at all, as image-to-image at strength 0."""
         waiting = [t for t in self._tickets if not t.finished]
-        candidates = [
-            Candidate(
-                bucket=t.state.bucket,
-                rows=t.state.rows,
-                pixels=t.state.pixels,
-                age=now - t.admitted_at,
-                waited=now - t.stepped_at,
-                priority=t.priority,
-                slack=t.deadline - now - (t.state.steps_total - t.steps_done) * self._step_seconds,
-            )
-            for t in waiting
-        ]
+        candidates = [self._candidate(t, t.state.bucket, t.state.rows, now) for t in waiting]
         return [waiting[i] for i in choose(candidates, self._steps.pixels)]
+
+    def _candidate(self, ticket: Ticket, bucket: Hashable, rows: int, now: float) -> Candidate:
+        state, speed = ticket.state, self._speed
+        steps = state.steps_total - ticket.steps_done
+        left = UNMEASURED_SECONDS * state.pixels * (steps * state.rows + 1)
+        return Candidate(
+            bucket=bucket,
+            rows=rows,
+            pixels=state.pixels,
+            age=now - ticket.admitted_at,
+            left=speed.alone_seconds(steps, state.rows, state.pixels) if speed else left,
+            # A shallow step takes little from others; then it is whole and shares theirs.
+            priority=ticket.priority + state.shallow,
+            slack=ticket.deadline - now - steps * self._step_seconds,
+        )
 
     def _advance(self, chosen: list[Ticket]) -> list[Outcome]:
         failed = []
@@ -205,11 +224,9 @@ class Engine:
         ticket.steps_done += 1
         return None
 
-    def _charge(self, chosen: list[Ticket], began: float) -> float:
+    def _charge(self, chosen: list[Ticket], rows: int, began: float) -> float:
         now = self._clock()
-        rows = sum(t.state.rows for t in chosen)
         for ticket in chosen:
-            ticket.stepped_at = now
             ticket.batch_rows += rows
             ticket.denoise_seconds += now - began
         self._step_seconds = max(now - began, 0.9 * self._step_seconds)
@@ -225,11 +242,20 @@ class Engine:
         decoded = self._decode(self.denoiser.preview, fitting)
         return [Preview(t, t.previews, picture) for t, picture, _ in decoded if picture is not None]
 
-    def _release(self) -> list[Outcome]:
+    def _release(self, now: float) -> list[Outcome]:
+        """One batch of those that are done; before the next one others step."""
         finished = [t for t in self._tickets if t.finished]
-        drawn = [Outcome(*each) for each in self._decode(self.denoiser.decode, finished)]
+        candidates = [self._candidate(t, t.state.decode_bucket, 1, now) for t in finished]
+        batch = [finished[i] for i in choose(candidates, self._decode_pixels)]
+        drawn = [Outcome(*each) for each in self._decode(self.denoiser.decode, batch)]
         self._leave_with(drawn)
         return drawn
+
+    @property
+    def _decode_pixels(self) -> int:
+        """That are decoded at once: as many as pays, if they fit."""
+        paying = (self._speed and self._speed.decode_pixels) or self._decodes.pixels
+        return min(paying, self._decodes.pixels)
 
     def _decode(
         self, call: Callable[[Sequence[Any]], Sequence[Picture]], tickets: list[Ticket]
@@ -240,7 +266,7 @@ class Engine:
             by_bucket[ticket.state.decode_bucket].append(ticket)
         decoded = []
         for alike in by_bucket.values():
-            size = max(1, self._decodes.pixels // alike[0].state.pixels)
+            size = max(1, self._decode_pixels // alike[0].state.pixels)
             for first in range(0, len(alike), size):
                 batch, began = alike[first : first + size], self._clock()
                 decoded += self._ladder.climb(call, batch, self._decodes)

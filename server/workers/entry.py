@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 from server.broker import keys
 from server.broker.record import Generation
 from server.spec import TERMINAL
+from server.workers.link import look
 
 SMALLEST_WEIGHT = 1e-3
 
@@ -50,6 +51,8 @@ class Entry:
     raw: Mapping[bytes, bytes]
     record: Mapping[bytes, bytes]
     """Empty where there is no record, or only the tombstone of a deleted one."""
+    popped: bool
+    """Whether it is in the intermediate list: somebody is claiming it, or died meanwhile."""
     leftovers: list[str] = field(default_factory=list)
     """Store keys that nobody needs once what is being decided is written."""
 
@@ -157,9 +160,16 @@ def is_id(raw: bytes) -> bool:
     return True
 
 
-def read(pipe: Pipeline, queue: Queue, id: str) -> Entry:
-    """The job and its record, as they are now."""
-    raw, record = _hash(pipe, Job.key_for(id)), _hash(pipe, keys.generation(id))
+def read(pipe: Pipeline, queue: Queue, id: str, *also_watched: str) -> Entry:
+    """The job and its record, as they are now, under WATCH."""
+    names = Job.key_for(id), keys.generation(id)
+    found = look(
+        pipe,
+        (*names, *also_watched),
+        *(("HGETALL", name) for name in names),
+        ("LPOS", queue.intermediate_queue_key, id),
+    )
+    raw, record, place = _hash(found[0]), _hash(found[1]), _answer(found[2])
     job = Job(id, connection=queue.connection, serializer=JSONSerializer)
     try:
         job.restore(raw)
@@ -167,15 +177,17 @@ def read(pipe: Pipeline, queue: Queue, id: str) -> Entry:
     except Exception:  # whatever a forged hash makes RQ raise must not stop the worker
         job.data, readable = raw.get(b"data", b""), False
     job.origin = queue.name
-    return Entry(pipe, id, job, readable, raw, record if b"status" in record else {})
+    here = record if b"status" in record else {}
+    return Entry(pipe, id, job, readable, raw, here, place is not None)
 
 
-def _hash(pipe: Pipeline, key: str) -> Mapping[bytes, bytes]:
-    """The hash at `key`; empty where there is none, or something that is no hash."""
-    try:
-        found: Any = pipe.hgetall(key)
-    except ResponseError as error:
-        if not str(error).startswith("WRONGTYPE"):
-            raise
-        return {}
-    return found  # type: ignore[no-any-return]
+def _hash(reply: Any) -> Mapping[bytes, bytes]:
+    """Empty where there is none, or something that is no hash."""
+    wrong = isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+    return {} if wrong else _answer(reply)
+
+
+def _answer(reply: Any) -> Any:
+    if isinstance(reply, ResponseError):
+        raise reply
+    return reply

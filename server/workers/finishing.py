@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from server.catalog import Safety
 from server.metrics import WorkerMetrics
-from server.spec import Metrics, Warn
+from server.spec import Metrics, Quantization, Warn
 from server.stages import Handover
 from server.workers.archive import Archive
 from server.workers.calls import Calls
@@ -36,6 +36,7 @@ class Finisher:
         worker: str,
         peak_memory_bytes: Callable[[], int],
         safety: Safety,
+        quantization: Quantization,
         denoiser: Denoiser,
     ) -> None:
         self._archive = archive
@@ -44,6 +45,7 @@ class Finisher:
         self._worker = worker
         self._peak_memory_bytes = peak_memory_bytes
         self._safety = safety
+        self._quantization = quantization
         self._unsafe = denoiser.unsafe
         self._developer = Developer(denoiser.decode_again, calls, metrics)
 
@@ -96,6 +98,7 @@ class Finisher:
             at=time.time(),
             peak_memory_bytes=self._peak_memory_bytes(),
             worker=self._worker,
+            quantization=self._quantization,
         )
         for phase in PHASES:
             seconds = getattr(metrics, f"{phase}_seconds")

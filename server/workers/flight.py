@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from server.errors import (
     DarkroomError,
@@ -13,7 +13,15 @@ from server.errors import (
     OutOfMemory,
 )
 from server.forecast import Load
-from server.spec import AnySpec, Failure, GenerationState, Metrics, Progress, Warn
+from server.spec import (
+    AnySpec,
+    Failure,
+    GenerationState,
+    Metrics,
+    Progress,
+    Quantization,
+    Warn,
+)
 from server.workers.denoiser import Picture
 from server.workers.engine import Ticket
 from server.workers.stage import Claim, Ended
@@ -54,9 +62,7 @@ class Flight:
     @property
     def load(self) -> Load:
         """What it takes, with what is left of that."""
-        return replace(
-            self.whole, work_seconds=self.whole.held_seconds * (1 - self.progress.fraction)
-        )
+        return self.whole.left(1 - self.progress.fraction, self.claim.spec.num_images)
 
     @property
     def warnings(self) -> tuple[Warn, ...]:
@@ -64,7 +70,13 @@ class Flight:
         return tuple(dict.fromkeys(w for t in self.tickets for w in t.state.warnings))
 
     def metrics(
-        self, *, publish_seconds: float, at: float, peak_memory_bytes: int, worker: str
+        self,
+        *,
+        publish_seconds: float,
+        at: float,
+        peak_memory_bytes: int,
+        worker: str,
+        quantization: Quantization = Quantization.NONE,
     ) -> Metrics:
         """Where the time of its stage went. `at` is now, in seconds since the epoch."""
         steps = sum(t.steps_done for t in self.tickets)
@@ -80,6 +92,7 @@ class Flight:
             mean_batch_rows=rows / steps if steps else 0.0,
             peak_memory_bytes=peak_memory_bytes,
             worker=worker,
+            quantization=quantization,
         )
 
 

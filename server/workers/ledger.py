@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from redis.exceptions import WatchError
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
 from rq.worker import BaseWorker
 
 from server.broker import keys, line
@@ -107,13 +107,14 @@ class Ledger:
         self._queue = worker.queues[0]
         self._intermediate = self._queue.intermediate_queue_key
         self._postponed = self._queue.scheduled_job_registry.key
+        self._next = redis.register_script(line.NEXT)
         self._offered: Taken | None = None
 
     def pop(self, timeout_seconds: float) -> str | None:
         """Move the next id in line to the intermediate list, where a death of ours leaves it to be
         found; None when none came in time."""
         names = self._queue.key, self._intermediate
-        raw = self._redis.eval(line.NEXT, 2, *names, keys.line(self._queue.name))
+        raw = self._next(keys=names, args=[keys.line(self._queue.name)])
         if raw is None:  # whoever comes now is the next
             raw = self._redis.blmove(*names, timeout_seconds)
         if raw is None:
@@ -154,12 +155,12 @@ class Ledger:
         return self._change(id, self._bring_forward)
 
     def _change(self, id: str, change: Callable[[Entry], T], *also_watched: str) -> T:
-        """Run `change` between WATCH and EXEC, again and again until nobody interferes."""
+        """Run `change` between WATCH and EXEC, again and again until nobody interferes: two round
+        trips, where nobody does."""
         while True:
             try:
                 with self._redis.pipeline() as pipe:
-                    pipe.watch(Job.key_for(id), keys.generation(id), *also_watched)
-                    entry = read(pipe, self._queue, id)
+                    entry = read(pipe, self._queue, id, *also_watched)
                     answer = change(entry)
                     if pipe.explicit_transaction:
                         pipe.execute()
@@ -279,7 +280,7 @@ class Ledger:
     def _lift(self, entry: Entry) -> bool:
         """Begin a transaction that takes the id out of the intermediate list. False if it is not
         there, so somebody else moved it, or if all it needs is to be taken out."""
-        if entry.pipe.lpos(self._intermediate, entry.id) is None:
+        if not entry.popped:
             return False
         entry.pipe.multi()
         entry.pipe.lrem(self._intermediate, 0, entry.id)

@@ -16,9 +16,11 @@ from server import __version__
 from server.broker import previews
 from server.catalog import Card
 from server.config import Settings
+from server.exposition import Exposition
 from server.metrics import WorkerMetrics
 from server.models.memory import MemoryGauge
 from server.storage import open_store
+from server.workers.compiling import learn
 from server.workers.engine import Engine
 from server.workers.link import connect
 from server.workers.studio import EngineStudio
@@ -39,6 +41,7 @@ def run_worker(settings: Settings, card: Card) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
+    Exposition(registry, settings.metrics_socket).start()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, "127.0.0.1", registry)
     # OpenMP keeps a pool for each thread that computes on several cores, and lets none of them
@@ -51,6 +54,7 @@ def run_worker(settings: Settings, card: Card) -> None:
     with ThreadPoolExecutor(1, initializer=all_cores) as engine:
         gauge, said = MemoryGauge(denoiser.device), settings.max_step_pixels
         full_rows = max(1, said // card.native_size**2) if said else None
+        engine.submit(learn, denoiser, card, settings).result()
         warm_up = WarmUp(denoiser, card, 2 * settings.capacity, gauge, full_rows)
         speed = engine.submit(warm_up.run).result()
     cap = settings.max_step_pixels or speed.full_rows * speed.native_pixels
@@ -65,6 +69,7 @@ def run_worker(settings: Settings, card: Card) -> None:
         metrics=metrics,
         peak_memory_bytes=denoiser.peak_memory_bytes,
         safety=card.safety,
+        quantization=card.quantization,
         speed=speed,
         warm_up=warm_up,
         show=partial(previews.show, redis),

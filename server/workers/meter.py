@@ -13,6 +13,8 @@ from server.workers.engine import Step
 SMOOTHING = 0.05
 """Weight of the newest step; about twenty of them make the correction."""
 LEAST, MOST = 0.1, 10.0
+LEAST_SHALLOW = 0.01
+"""Of a whole step; on a large device a shallow one is bound by its launches."""
 
 
 class Meter:
@@ -34,6 +36,7 @@ class Meter:
         self._too_large = too_large
         self._ended_at: float | None = None
         self._drift = 1.0
+        self._shallow = 1.0
 
     @property
     def speed(self) -> Speed | None:
@@ -44,7 +47,7 @@ class Meter:
         if too_large := self._too_large():
             largest = min(largest or too_large, max(1, too_large - 1))
         known = {"drift": round(self._drift, 3), "largest_pixels": largest}
-        return self._measured.model_copy(update=known)
+        return self._seen(self._measured).model_copy(update=known)
 
     def adopt(self, speed: Speed) -> None:
         """It was measured once more; what fits in memory is known from before."""
@@ -60,7 +63,10 @@ class Meter:
         seconds = step.seconds if before is None else now - before - step.decode_seconds
         rows = self._measured.native_rows(step.rows, step.pixels)
         ratio = max(step.seconds, seconds) / max(self._measured.step_seconds(rows), 1e-9)
-        self._drift += SMOOTHING * (min(MOST, max(LEAST, ratio)) - self._drift)
+        if step.shallow:
+            self._learn(ratio / self._drift)
+        else:
+            self._drift += SMOOTHING * (min(MOST, max(LEAST, ratio)) - self._drift)
 
     def rest(self) -> None:
         """There is nothing to step: what comes before the next step is no part of it."""
@@ -70,8 +76,9 @@ class Meter:
         """What a stage takes of this device, as it was measured."""
         if self._measured is None:
             return Load()
-        work = forecast.work(stage, self._measured)
-        return Load(forecast.native_rows(stage, self._measured), work, work)
+        work = forecast.work(stage, self._seen(self._measured))
+        whole = Load(forecast.native_rows(stage, self._measured), work, work)
+        return whole.left(1.0, stage.spec.num_images)
 
     def total(self, loads: Sequence[Load]) -> Load:
         """What these take together, as things are now."""
@@ -79,6 +86,7 @@ class Meter:
             rows=sum(load.rows for load in loads),
             held_seconds=self._drift * sum(load.held_seconds for load in loads),
             work_seconds=self._drift * sum(load.work_seconds for load in loads),
+            each=" ".join(load.each for load in loads),
         )
 
     def duration(self, stage: Stage) -> float:
@@ -86,5 +94,17 @@ class Meter:
         down that did so lately."""
         if self._measured is None:
             return 0.0
-        quickest = self._measured.model_copy(update={"drift": min(1.0, self._drift)})
+        seen = self._seen(self._measured)
+        quickest = seen.model_copy(update={"drift": min(1.0, self._drift)})
         return forecast.duration(stage, quickest)
+
+    def _learn(self, share: float) -> None:
+        """What a shallow step took of a whole one. The first tells more than that nothing is
+        known."""
+        share = min(1.0, max(LEAST_SHALLOW, share))
+        weight = 1.0 if self._shallow == 1.0 else SMOOTHING
+        self._shallow += weight * (share - self._shallow)
+
+    def _seen(self, measured: Speed) -> Speed:
+        """With what was seen since."""
+        return measured.model_copy(update={"shallow": round(self._shallow, 3)})

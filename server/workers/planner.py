@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-PATIENCE_SECONDS = 1.0
-"""A ticket rises one priority level for each such time without a step, so nobody starves."""
+PATIENCE = 4.0
+"""A priority counts for one more each time its oldest ticket has been here for so many times as
+long as the longest of all still needs. So nobody starves."""
+
+CLOSE_SECONDS = 1.0
+"""Before its deadline cannot be met any more, a ticket rises one priority level."""
+
+LEAST_SECONDS = 1e-9
+"""What is left where nothing is."""
 
 NEARLY = 1.05
 """Rows that cost at most this much more than the cheapest are as good as those."""
@@ -22,43 +29,61 @@ class Candidate:
     """Of one row."""
     age: float
     """Seconds since it was admitted."""
-    waited: float
-    """Seconds since its last step, or since it was admitted."""
+    left: float
+    """Seconds that it still needs by itself, as predicted."""
     priority: int
     slack: float
     """Seconds it can still lose and meet its deadline."""
 
     @property
-    def level(self) -> int:
-        """Its priority, raised by waiting and by a deadline that is close."""
-        return self.priority + int(self.waited / PATIENCE_SECONDS) + (self.slack < PATIENCE_SECONDS)
+    def impatience(self) -> float:
+        """Its age as a multiple of what it still needs. It grows whether it steps or waits, the
+        quicker the less it needs: what is small, or nearly done, is not held up for long, and what
+        is large is not held up for ever."""
+        return self.age / max(self.left, LEAST_SECONDS)
+
+    @property
+    def rank(self) -> int:
+        """Its priority, raised by a deadline that is close."""
+        return self.priority + (self.slack < CLOSE_SECONDS)
 
 
 def choose(candidates: Sequence[Candidate], max_step_pixels: int) -> list[int]:
-    """Indices of the tickets of the next step: the first in line and its bucket-mates.
+    """Indices of the tickets of the next step: of the bucket in which the most impatient is.
 
-    In line are the highest level first, then the oldest. Mates join in that order while rows times
-    pixels stay within the cap; the first steps even if it alone is over it.
+    Of one bucket the oldest are first, those of the rank whose turn it is before others. They join
+    while rows times pixels stay within the cap; the first steps even if it alone is over it.
     """
-    line = sorted(
-        range(len(candidates)), key=lambda i: (-candidates[i].level, -candidates[i].age, i)
-    )
+    if not candidates:
+        return []
+    rank = _next_rank(candidates)
+    leads = max((c for c in candidates if c.rank == rank), key=lambda c: c.impatience)
+    mates = [i for i, each in enumerate(candidates) if each.bucket == leads.bucket]
+    mates.sort(key=lambda i: (candidates[i].rank != rank, -candidates[i].rank, -candidates[i].age))
     chosen: list[int] = []
     room = max_step_pixels
-    for i in line:
-        ticket = candidates[i]
-        cost = ticket.rows * ticket.pixels
-        if not chosen or (ticket.bucket == candidates[chosen[0]].bucket and cost <= room):
+    for i in mates:
+        cost = candidates[i].rows * candidates[i].pixels
+        if not chosen or cost <= room:
             chosen.append(i)
             room -= cost
     return chosen
 
 
-def worthwhile_rows(curve: Sequence[tuple[int, float]]) -> int:
-    """The least row count from which on another row no longer pays.
+def _next_rank(candidates: Sequence[Candidate]) -> int:
+    """The highest, unless those of another have been here for very long."""
+    longest = max(LEAST_SECONDS, *(each.left for each in candidates))
+    ages: dict[int, float] = {}
+    for each in candidates:
+        ages[each.rank] = max(each.age, ages.get(each.rank, 0.0))
+    return max(ages, key=lambda rank: (rank + int(ages[rank] / (PATIENCE * longest)), rank))
 
-    `curve` is step seconds by row count as measured. Every measure counts: where something else
-    slowed one down, it is not the cheapest, and the larger ones still tell.
+
+def worthwhile_rows(curve: Sequence[tuple[int, float]]) -> int:
+    """The least row count from which on another row no longer pays; so for pixels.
+
+    `curve` is seconds of a call by row count as measured. Every measure counts: where something
+    else slowed one down, it is not the cheapest, and the larger ones still tell.
     """
     cheapest = min(seconds / rows for rows, seconds in curve)
     return min(rows for rows, seconds in curve if seconds / rows <= NEARLY * cheapest)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from server.infotext import texts, texts_of_grid
 from server.recipe import EXIF_IFD, PARAMETERS, UNICODE, USER_COMMENT, Looks, looks_of
-from server.spec import ImageInfo, OutputFormat
+from server.spec import ImageInfo, OutputFormat, Quantization, first_quantized
 from server.stages import Handover
 from server.storage import ImageStore
 from server.workers.grid import draw_grid
@@ -52,9 +52,11 @@ def publish(
     store: ImageStore,
     version: str,
     flags: Sequence[bool | None] = (),
+    quantization: Quantization = Quantization.NONE,
 ) -> tuple[ImageInfo, ...]:
     """Encode and store every image of a generation, and after them the grid of a sweep. `flags`:
-    for each image, whether it was found unsafe; None where nothing checked it.
+    for each image, whether it was found unsafe; None where nothing checked it. `quantization`: of
+    the weights that drew this stage.
 
     The key holds the execution: a worker that has lost its claim writes beside, never over, the
     images of the one that took over.
@@ -63,25 +65,28 @@ def publish(
         Unavailable: the store refuses.
     """
     whole, flags = claim.whole, flags or (None,) * len(images)
+    kept = first_quantized([*(each.quantization for each in claim.past.metrics), quantization])
     infos = [
-        _publish_one(claim, index, pixels, store, version).model_copy(update={"nsfw": nsfw})
+        _publish_one(claim, index, pixels, store, version, kept).model_copy(update={"nsfw": nsfw})
         for index, (pixels, nsfw) in enumerate(zip(images, flags, strict=True))
     ]
     if whole.sweep is not None:
         grid = draw_grid(images, whole.sweep)
         looks = looks_of(Image.fromarray(grid))
-        info = _stored(claim, "grid", grid, store, texts_of_grid(whole, version, looks), looks)
+        about = texts_of_grid(whole, version, looks, kept)
+        info = _stored(claim, "grid", grid, store, about, looks, kept)
         nsfw = None if None in flags else any(flags)
         infos.append(info.model_copy(update={"grid": True, "nsfw": nsfw}))
     return tuple(infos)
 
 
 def _publish_one(
-    claim: Claim, index: int, pixels: Pixels, store: ImageStore, version: str
+    claim: Claim, index: int, pixels: Pixels, store: ImageStore, version: str, kept: Quantization
 ) -> ImageInfo:
     whole = claim.whole
     looks = looks_of(Image.fromarray(pixels))
-    info = _stored(claim, str(index), pixels, store, texts(whole, index, version, looks), looks)
+    about = texts(whole, index, version, looks, kept)
+    info = _stored(claim, str(index), pixels, store, about, looks, kept)
     varied = whole.sweep.combinations[index] if whole.sweep else {}
     return info.model_copy(update={"seed": whole.alone(index).seed, "varied": varied})
 
@@ -93,6 +98,7 @@ def _stored(
     store: ImageStore,
     about: Mapping[str, str],
     looks: Looks,
+    kept: Quantization,
 ) -> ImageInfo:
     form = claim.whole.output_format
     data = encode(pixels, form, about)
@@ -106,6 +112,7 @@ def _stored(
         height=height,
         sha256=hashlib.sha256(data).hexdigest(),
         **looks._asdict(),
+        quantization=kept,
     )
 
 

@@ -107,6 +107,7 @@ class Remeasuring:
 
     def _adopt(self, warm_up: WarmUp, speed: Speed) -> None:
         self._meter.adopt(speed)
+        self._engine.adopt(speed)
         if warm_up.full_rows is None:  # else an operator has said what a step may take
             cap = speed.full_rows * speed.native_pixels
             log.info("a step takes %d pixels at most", cap)

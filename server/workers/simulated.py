@@ -29,18 +29,23 @@ class SimulatedState:
 
     @property
     def bucket(self) -> Hashable:
-        """Pictures of one size share a step."""
-        return self.spec.width, self.spec.height
+        """Pictures of one size share a step, where all or none of them take a shallow one."""
+        return self.spec.width, self.spec.height, self.shallow
 
     @property
     def decode_bucket(self) -> Hashable:
         """And those that give the same."""
-        return self.bucket, self.gives_latents
+        return self.spec.width, self.spec.height, self.gives_latents
 
     @property
     def rows(self) -> int:
-        """Two with guidance."""
-        return 2 if self.spec.guided else 1
+        """Two with guidance, as long as that lasts."""
+        return 2 if self.steps_done < self.spec.guided_calls(self.steps_total) else 1
+
+    @property
+    def shallow(self) -> bool:
+        """Of its next step."""
+        return self.steps_done % self.spec.cache_interval != 0
 
     @property
     def pixels(self) -> int:

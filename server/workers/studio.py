@@ -23,7 +23,7 @@ from server.catalog import Safety
 from server.errors import DarkroomError, DeadlineExceeded, Unavailable
 from server.forecast import OPTIMISM, Load, Speed
 from server.metrics import WorkerMetrics
-from server.spec import GenerationState, Progress
+from server.spec import GenerationState, Progress, Quantization
 from server.stages import Stage
 from server.storage import ImageStore
 from server.workers import archive
@@ -61,6 +61,7 @@ class EngineStudio:
         metrics: WorkerMetrics,
         peak_memory_bytes: Callable[[], int],
         safety: Safety = Safety.OFF,
+        quantization: Quantization = Quantization.NONE,
         speed: Speed | None = None,
         warm_up: WarmUp | None = None,
         show: Show | None = None,
@@ -68,8 +69,10 @@ class EngineStudio:
         begin_publisher: Callable[[], object] = lambda: None,
     ) -> None:
         self._engine = engine
+        if speed is not None:
+            engine.adopt(speed)
         store.on_failure(metrics.store_errors_total.inc)
-        self._archive = Archive(store, version)
+        self._archive = Archive(store, version, quantization)
         self._calls = Calls()
         self._finisher = Finisher(
             self._archive,
@@ -78,6 +81,7 @@ class EngineStudio:
             worker=worker,
             peak_memory_bytes=peak_memory_bytes,
             safety=safety,
+            quantization=quantization,
             denoiser=engine.denoiser,
         )
         self._closing = threading.Event()

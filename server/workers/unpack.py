@@ -21,6 +21,7 @@ from rich.progress import (
 from server.catalog import Card
 from server.config import Settings
 from server.models.loading import load
+from server.workers.compiling import COMPILED
 
 if TYPE_CHECKING:
     from server.models.diffusion import LatentDiffusion
@@ -44,6 +45,8 @@ def unpack(settings: Settings, card: Card) -> LatentDiffusion:
             settings.dtype,
             told,
             settings.models_dir,
+            compiled_dir=None if settings.compile == "off" else settings.data_dir / COMPILED,
+            cuda_graphs=settings.cuda_graphs,
             allow_pickle=settings.allow_pickle,
             attention=settings.attention,
             vae_tiling=settings.vae_tiling,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.catalog import Card
 from server.config import Settings
+from server.spec import Quantization
 from server.workers.engine import Engine, Ticket
 from server.workers.native import native_inputs, native_stage
 from server.workers.unpack import unpack
@@ -32,13 +33,15 @@ class Verified:
     task: str
     picture: NDArray[np.uint8]
     """Its shape is (height, width, 3)."""
+    quantization: Quantization = Quantization.NONE
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """What there is to say, in words and units."""
         height, width, _ = self.picture.shape
         yield "size", f"{self.parameters / 1e6:,.1f} M parameters"
         yield "loaded in", f"{self.load_seconds:.1f} s"
-        yield "computes on", f"{self.device} in {self.dtype}"
+        kept = "" if self.quantization is Quantization.NONE else f", weights in {self.quantization}"
+        yield "computes on", f"{self.device} in {self.dtype}{kept}"
         yield "drew", f"{self.task}, {width} x {height} pixels"
         yield "a step takes", f"{1000 * self.step_seconds:,.1f} ms"
         yield "decoding takes", f"{1000 * self.decode_seconds:,.1f} ms"
@@ -66,6 +69,7 @@ def verify(settings: Settings, card: Card, steps: int) -> Verified:
         decode_seconds=ticket.decode_seconds,
         task=str(ticket.state.spec.task),
         picture=picture,
+        quantization=card.quantization,
     )
 
 

@@ -1,5 +1,5 @@
-"""What a worker measures before it says it is ready: step time against rows and pixels, the time of
-a decoding, and the memory that both need.
+"""What a worker measures before it says it is ready: step time against rows and pixels, decode time
+against pixels, and the memory that both need.
 
 Whatever else the machine does meanwhile makes a call take longer, never shorter. So the least of a
 few tries counts; where even those cannot be right, that is said, and measured again later.
@@ -27,7 +27,10 @@ from server.workers.planner import worthwhile_rows
 log = logging.getLogger("darkroom.warmup")
 
 BUDGET_SECONDS = 10.0
+DECODE_BUDGET_SECONDS = 3.0
 REPEATS = 3
+SHORT_SECONDS = 0.5
+"""A decode that takes longer is timed once."""
 USABLE = 0.9
 """Of the memory that is free: it is never in one piece."""
 LEAST_EXPONENT, MOST_EXPONENT = 0.5, 1.6
@@ -81,8 +84,8 @@ class WarmUp:
     """More rows than were measured do not fit."""
 
     def run(self) -> Speed:
-        """Doubles the rows from one guided ticket on, and stops early when the next count would
-        pass the time budget or does not fit. Ends with one decode, so that it too is warm.
+        """Doubles the rows from one guided ticket on, then the pictures of a decode, and stops
+        early when the next count would pass the time budget or does not fit.
 
         Raises:
             OutOfMemory: not even one ticket fits.
@@ -92,15 +95,13 @@ class WarmUp:
         curve = self._curve(states)
         self.doubts += implausible(curve)
         full = self.full_rows or self._full(curve)
-        decode_seconds = self._decode(states[0])
-        pixels = states[0].pixels
+        pixels, smaller = states[0].pixels, list[State]()
         speed = Speed(
             native_pixels=pixels,
             curve=tuple(curve),
             full_rows=full,
-            exponent=self._exponent(curve[-1], pixels),
-            decode_seconds=decode_seconds,
-            largest_pixels=self._largest(pixels),
+            guided_rows=states[0].rows,
+            exponent=self._exponent(curve[-1], states[0], smaller),
         )
         log.info(
             "%d rows share a step; it takes %.1f ms, and %.2f times that for twice the pixels",
@@ -108,7 +109,16 @@ class WarmUp:
             1000 * speed.step_seconds(full),
             2**speed.exponent,
         )
-        return speed
+        decodes = self._decodes(states, smaller)
+        one = dict(decodes)[pixels]
+        known = {
+            "smallest": self._smallest(smaller, speed),
+            "decode_seconds": one,
+            "decode_curve": tuple(decodes),
+            "decode_pixels": fair_pixels(decodes, max(one, speed.step_seconds(full))),
+            "largest_pixels": self._largest(pixels),
+        }
+        return speed.model_copy(update=known)
 
     def _curve(self, states: list[State]) -> list[tuple[int, float]]:
         began, curve = self.clock(), list[tuple[int, float]]()
@@ -123,8 +133,9 @@ class WarmUp:
                 log.info("a step of %d rows does not fit", 2 * tickets)
                 self._filled = True
                 break
-            curve.append((2 * tickets, seconds))
-            log.info("a step of %d rows takes %.1f ms", 2 * tickets, 1000 * seconds)
+            rows = sum(state.rows for state in states)
+            curve.append((rows, seconds))
+            log.info("a step of %d rows takes %.1f ms", rows, 1000 * seconds)
             if self.clock() - began + 2 * REPEATS * seconds > BUDGET_SECONDS:
                 self._tell_if_slow(tickets, counts[-1])
                 break
@@ -176,27 +187,51 @@ class WarmUp:
             self.denoiser.wait()
             return self.clock() - began
 
-    def _decode(self, state: State) -> float:
-        self.gauge.begin()
-        self._read(state)
-        self._needed_bytes = max(self._needed_bytes, self.gauge.grown_bytes())
-        began = self.clock()
-        self._read(state)
-        return self.clock() - began
+    def _decodes(self, states: list[State], smaller: list[State]) -> list[tuple[int, float]]:
+        """Pixels of a decode and its seconds: of one picture, of a quarter of that, and of twice as
+        many as before as long as that gains anything."""
+        began, last, pictures = self.clock(), self._decode(states[:1]), 2
+        measured = [last]
+        if smaller and smaller[0].pixels < states[0].pixels:
+            measured.append(self._decode(smaller[:1]))
+        while pictures <= len(states) and not self.full_rows:
+            if self.clock() - began + 2 * (1 + REPEATS) * last[1] > DECODE_BUDGET_SECONDS:
+                break
+            try:
+                more = self._decode(states[:pictures])
+            except OutOfMemory:
+                log.info("a decode of %d pictures does not fit", pictures)
+                break
+            measured.append(more)
+            if more[1] / more[0] > GAIN * last[1] / last[0]:
+                break
+            last, pictures = more, 2 * pictures
+        return sorted(measured)
 
-    def _read(self, state: State) -> None:
+    def _decode(self, states: Sequence[State]) -> tuple[int, float]:
+        """The least of a few calls after one that is not counted."""
+        self.gauge.begin()
+        quick = self._read(states) < SHORT_SECONDS and not self.full_rows
+        self._needed_bytes = max(self._needed_bytes, self.gauge.grown_bytes() // len(states))
+        seconds = min(self._read(states) for _ in range(REPEATS if quick else 1))
+        pixels = len(states) * states[0].pixels
+        log.info("a decode of %d pixels takes %.1f ms", pixels, 1000 * seconds)
+        return pixels, seconds
+
+    def _read(self, states: Sequence[State]) -> float:
         """Noise is decoded here; that an autoencoder makes no picture of it says nothing."""
         with self.call():
-            for picture in self.denoiser.decode([state]):
+            began = self.clock()
+            for picture in self.denoiser.decode(states):
                 with contextlib.suppress(NotFinite):
                     picture.array()
+            return self.clock() - began
 
-    def _exponent(self, measured: tuple[int, float], pixels: int) -> float:
-        """By a step of as many rows of a quarter of the pixels."""
-        (rows, seconds), side = measured, self.card.native_size // 2
-        states: list[State] = []
+    def _exponent(self, measured: tuple[int, float], large: State, states: list[State]) -> float:
+        """By a step of as many rows of a quarter of the pixels, which `states` gets."""
+        (rows, seconds), side, pixels = measured, self.card.native_size // 2, large.pixels
         try:
-            self._prepare(states, rows // 2, width=side, height=side)
+            self._prepare(states, rows // large.rows, width=side, height=side)
             smaller = self._best_of(states)
         except OutOfMemory:
             return 1.0
@@ -210,10 +245,24 @@ class WarmUp:
             )
         return min(MOST_EXPONENT, max(LEAST_EXPONENT, exponent))
 
+    def _smallest(self, states: Sequence[State], speed: Speed) -> tuple[float, float] | None:
+        """None where it is no less than a larger one."""
+        if not states or states[0].pixels >= speed.native_pixels or self.full_rows:
+            return None
+        seconds = self._best_of(states[:1])
+        rows = speed.native_rows(states[0].rows, states[0].pixels)
+        return (rows, seconds) if seconds < speed.curve[0][1] else None
+
     def _largest(self, pixels: int) -> int:
         """Of the pictures that fit, as memory grows with pixels; 0 where that is not known."""
         free = USABLE * self.gauge.free_bytes()
         return int(pixels * free / self._needed_bytes) if free and self._needed_bytes else 0
+
+
+def fair_pixels(curve: Sequence[tuple[int, float]], most_seconds: float) -> int:
+    """That are decoded in one call: from so many on, more gain nothing, or would hold up who steps
+    for longer than that."""
+    return worthwhile_rows([each for each in curve if each[1] <= most_seconds] or curve[:1])
 
 
 def implausible(curve: Sequence[tuple[int, float]]) -> list[str]:

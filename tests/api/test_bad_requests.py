@@ -86,6 +86,25 @@ BAD: dict[str, tuple[bytes, int, str, str | None]] = {
         "invalid_spec",
         "clip_skip",
     ),
+    "guidance that ends before it begins": (
+        with_prompt(guidance_end=0),
+        422,
+        "invalid_request",
+        "guidance_end",
+    ),
+    "guidance beyond the end": (
+        with_prompt(guidance_end=1.5),
+        422,
+        "invalid_request",
+        "guidance_end",
+    ),
+    "no whole call": (with_prompt(cache_interval=0), 422, "invalid_request", "cache_interval"),
+    "a whole call in eleven": (
+        with_prompt(cache_interval=11),
+        422,
+        "invalid_request",
+        "cache_interval",
+    ),
     "400 digits of steps": (
         with_prompt(num_inference_steps=10**400),
         422,

@@ -20,7 +20,7 @@ from server.broker.record import total
 from server.broker.submit import MAX_DEADLINE_SECONDS
 from server.errors import NoWorker, Unavailable
 from server.forecast import Demand
-from server.spec import SPEC, Metrics, Progress, new_generation_id
+from server.spec import SPEC, Metrics, Progress, Quantization, new_generation_id
 from server.stages import stages
 from server.workers.stage import Claim
 from tests.api.house import SPEED, Hands
@@ -119,7 +119,8 @@ def test_a_record_of_before_there_were_stages_is_at_its_first() -> None:
 
 
 def some_metrics(**changes: Any) -> Metrics:
-    fields = dict.fromkeys(Metrics.model_fields, 1.0) | {"steps": 4, "worker": "a"}
+    numbers = dict.fromkeys(Metrics.model_fields, 1.0)
+    fields = numbers | {"steps": 4, "worker": "a", "quantization": Quantization.NONE}
     return Metrics(**(fields | {"peak_memory_bytes": 5} | changes))
 
 
@@ -330,6 +331,22 @@ def test_an_odd_message_wakes_nobody_and_ends_nothing(
 
     run(act)
     assert caplog.text == ""
+
+
+def test_who_waits_for_the_end_is_not_woken_by_each_step(
+    run: Callable[..., Any], redis: Redis
+) -> None:
+    async def act(broker: Broker) -> None:
+        with broker.hub.watch("gen_1", "done") as ended, broker.hub.watch("gen_1") as changed:
+            await listening(redis, changed)
+            ended.clear()  # by the subscription
+            redis.publish(keys.CHANGES, "gen_1 progress")
+            await asyncio.wait_for(changed.wait(), 30)
+            assert not ended.is_set()
+            redis.publish(keys.CHANGES, "gen_1 done")
+            await asyncio.wait_for(ended.wait(), 30)
+
+    run(act)
 
 
 def test_a_process_that_ends_still_tells_what_has_happened(

@@ -90,6 +90,16 @@ def test_generate_can_go_on_from_the_first_drawing(
     assert spec["refiner"]["switch_at"] == 0.7  # type: ignore[index]
 
 
+def test_generate_asks_for_shortcuts(
+    darkroom: Darkroom, painter: Hands, atelier: httpx.Client
+) -> None:
+    with drawing(painter, b"PNG") as drawn:
+        said = ["--checkpoint", "any", "--guidance-end", "0.5", "--cache-interval", "3"]
+        assert darkroom("generate", "a boat", *said).exit_code == 0
+    spec = spec_of(atelier, drawn[0])
+    assert (spec["guidance_end"], spec["cache_interval"]) == (0.5, 3)
+
+
 def test_generate_says_what_is_ignored_at_once_and_what_the_worker_cuts_in_the_end(
     darkroom: Darkroom, painter: Hands
 ) -> None:

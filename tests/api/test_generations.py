@@ -102,6 +102,7 @@ def test_a_finished_one_shows_its_images_and_where_time_went(
         ({"sampler": "euler", "eta": 0.5}, "eta_ignored"),
         ({"negative_prompt": "blue", "guidance_scale": 1.0}, "negative_prompt_ignored"),
         ({"guidance_rescale": 0.5, "guidance_scale": 0.0}, "guidance_rescale_ignored"),
+        ({"guidance_end": 0.5, "guidance_scale": 1.0}, "guidance_end_ignored"),
     ],
 )
 def test_what_is_ignored_is_listed(

@@ -72,6 +72,8 @@ def requests() -> dict[str, dict[str, Any]]:
             "sampler": "ddim",
             "eta": 0.3,
             "guidance_rescale": 0.7,
+            "guidance_end": 0.45,
+            "cache_interval": 3,
             "clip_skip": 1,
             "loras": [{"name": "ink", "scale": 0.5}],
             "vae": "sharper",
@@ -151,6 +153,8 @@ def text_to_images(draw: st.DrawFn) -> TextToImage:
         "num_inference_steps": draw(st.integers(1, 150)),
         "guidance_scale": draw(st.floats(0, 30)),
         "guidance_rescale": draw(st.floats(0, 1)),
+        "guidance_end": draw(st.floats(0, 1, exclude_min=True)),
+        "cache_interval": draw(st.integers(1, 10)),
         "eta": draw(st.floats(0, 1)),
         "sampler": sampler,
         "sigmas": sigmas,
@@ -163,6 +167,8 @@ def text_to_images(draw: st.DrawFn) -> TextToImage:
     return TextToImage(**(COMMON | fields))
 
 
+UNTOLD = {"negative_prompt": "", "guidance_end": 1.0, "cache_interval": 1}
+"""What an infotext leaves out where it is this; the other numbers, where they are 0."""
 SCALES = st.floats(-9, 9).map(lambda scale: round(scale, 6) + 0.0)
 
 
@@ -174,9 +180,7 @@ def test_an_infotext_gives_back_what_it_holds(spec: TextToImage) -> None:
     expected = held(spec)
     for name in ("sdxl", "refiner", "upscaler", "sweep", "vae", "hires", "loras"):
         expected.pop(name)
-    assert {name: said.get(name, "" if name == "negative_prompt" else 0) for name in expected} == (
-        expected
-    )
+    assert {name: said.get(name, UNTOLD.get(name, 0)) for name in expected} == expected
     assert (asked.vae or "") == spec.vae
     assert [(lora.name, lora.scale) for lora in asked.loras or []] == [
         (lora.name, lora.scale) for lora in spec.loras

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from server.infotext import infotext
 from server.recipe import looks_of
-from server.spec import SPEC
+from server.spec import SPEC, Quantization
 from tests.api.house import Hands
 from tests.api.pictures import body, mask, picture, text
 
@@ -160,6 +160,25 @@ def test_an_edited_infotext_beside_a_manifest_is_not_drawn_and_that_is_said(
     codes = {warning["code"] for warning in record["warnings"]} - {"picture_changed"}
     assert codes == ({"infotext_ignored"} if edited else set())
     assert record["spec"]["prompt"] == "a red circle"
+
+
+def test_other_weights_are_warned_of_or_refused(
+    client: httpx.Client, manifest: dict[str, Any]
+) -> None:
+    assert "quantization" not in manifest
+    sent = manifest | {"quantization": "int8"}
+    [warning] = again(client, json=sent)["warnings"]
+    assert warning["code"] == "other_quantization"
+    assert "drawn with int8, and is drawn again with none" in warning["message"]
+    problem = refused(client, json=sent | {"strict": True})
+    assert problem["errors"][0]["field"] == "quantization"
+
+
+def test_a_manifest_names_the_weights_that_drew_it(client: httpx.Client, hands: Hands) -> None:
+    id = client.post("/v1/generations", json={"prompt": "x"}).json()["id"]
+    hands.begin(id)
+    hands.succeed(id, b"one", quantization=Quantization.INT8)
+    assert client.get(f"/v1/generations/{id}/images/0/manifest").json()["quantization"] == "int8"
 
 
 def test_what_an_infotext_says_in_vain_is_warned_of_or_refused(client: httpx.Client) -> None:

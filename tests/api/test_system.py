@@ -113,10 +113,15 @@ def test_the_queue_tells_what_each_worker_does(client: httpx.Client, hands: Hand
             "speed": {
                 "native_pixels": 128 * 128,
                 "curve": [[2, 0.1]],
+                "smallest": None,
                 "full_rows": 2,
+                "guided_rows": 2,
                 "exponent": 1.0,
                 "decode_seconds": 0.0,
+                "decode_curve": [],
+                "decode_pixels": 0,
                 "drift": 1.0,
+                "shallow": 1.0,
                 "largest_pixels": 0,
             },
         }

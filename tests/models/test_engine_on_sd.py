@@ -87,16 +87,16 @@ def test_the_pictures_of_a_batch_are_those_of_the_tickets_alone(v1: Checkpoint) 
 def test_what_did_not_fit_is_out_of_memory_before_it_is_tried_again(v1: Checkpoint) -> None:
     tried: list[weakref.ref[torch.Tensor]] = []
 
-    def tight(unet: Any, arguments: tuple[Any, ...]) -> None:
+    def tight(unet: Any, _: tuple[Any, ...], told: dict[str, Any]) -> None:
         assert all(each() is None for each in tried)
-        tried.append(weakref.ref(arguments[0]))
-        if len(arguments[0]) > 2:
+        tried.append(weakref.ref(told["sample"]))
+        if len(told["sample"]) > 2:
             torch.empty(2**60, dtype=torch.uint8)
 
     engine = Engine(v1.denoiser, max_step_pixels=10**9)
     for seed in range(4):
         engine.admit(Ticket("a", 0, prepare(v1.denoiser, a_spec(seed=seed)), 0, float("inf")))
-    hook = v1.denoiser._unet.register_forward_pre_hook(tight)
+    hook = v1.denoiser._unet.register_forward_pre_hook(tight, with_kwargs=True)
     try:
         assert engine.step().outcomes == []
     finally:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import AutoencoderTiny, DDIMScheduler, EulerDiscreteScheduler
+from diffusers.image_processor import VaeImageProcessor
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from demo.evaluate import judge
 from server.catalog import load_catalog
+from server.errors import CheckpointError
 from server.models.diffusion import LatentDiffusion
-from server.models.glimpses import clean, signal
+from server.models.glimpses import clean, expected, signal
 from server.models.loading import load
 from server.models.state import Glimpse, State
 from server.pixels import Inputs
 from server.spec import AnySpec, Sampler
 from server.stages import Handover, Stage
 from tests import builders
-from tests.models import tiny
+from tests.models import tiny, zoo
 from tests.models.conftest import Checkpoint
 from tests.models.drawing import NOTHING, a_mask, a_picture, apart, decoded, draw, prepare, step
 
@@ -166,3 +170,110 @@ def test_a_preview_shows_what_the_prompt_says_before_the_picture_is_done(
     *_, (_, shown) = glimpses(demo, spec)
     seen = judge(shown.astype(np.float32))
     assert (seen.shape, seen.colour, seen.background) == ("circle", "red", "blue")
+
+
+def a_tiny_vae(folder: Path, **changes: Any) -> Path:
+    torch.manual_seed(0)
+    fields: dict[str, Any] = {
+        "encoder_block_out_channels": (8, 8, 8, 8),
+        "decoder_block_out_channels": (8, 8, 8, 8),
+        "num_encoder_blocks": (1, 1, 1, 1),
+        "num_decoder_blocks": (1, 1, 1, 1),
+    }
+    AutoencoderTiny(**fields | changes).save_pretrained(folder)
+    return folder
+
+
+def test_a_cards_preview_vae_decodes_previews_and_nothing_else(
+    v1: Checkpoint, tmp_path: Path
+) -> None:
+    a_tiny_vae(tmp_path / "VAE" / "taesd")
+    card = tiny.card(v1.folder, preview_vae="taesd")
+    denoiser = load(card, "cpu", models_dir=tmp_path)
+    *_, (watched, shown) = glimpses(denoiser, a_spec(previews=2))
+    *_, (plain, before) = glimpses(v1.denoiser, a_spec(previews=2))
+    assert shown.shape == before.shape
+    assert not np.array_equal(shown, before)
+    assert torch.equal(watched.latents, plain.latents)
+    assert np.array_equal(decoded(denoiser, watched), decoded(v1.denoiser, plain))
+
+
+def test_what_it_shows_is_what_diffusers_makes_of_the_expected_latents(
+    v1: Checkpoint, tmp_path: Path
+) -> None:
+    folder = a_tiny_vae(tmp_path / "taesd")
+    denoiser = load(tiny.card(v1.folder, preview_vae=str(folder)), "cpu")
+    state, shown = next(glimpses(denoiser, a_spec(previews=1)))
+    model: Any = AutoencoderTiny.from_pretrained(folder, local_files_only=True)
+    with torch.no_grad():
+        made = model.decode(expected(state)).sample
+    theirs = VaeImageProcessor().postprocess(made, output_type="pil")[0]
+    assert np.abs(shown.astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+
+
+def test_an_upscaler_takes_a_preview_vae_of_its_own_factor(
+    replica: Replica, tmp_path: Path
+) -> None:
+    made = replica("sd-x4-upscaler")
+    three: dict[str, Any] = {
+        "encoder_block_out_channels": (8, 8, 8),
+        "decoder_block_out_channels": (8, 8, 8),
+        "num_encoder_blocks": (1, 1, 1),
+        "num_decoder_blocks": (1, 1, 1),
+    }
+    folder = a_tiny_vae(tmp_path / "three", **three)
+    denoiser = load(zoo.card("sd-x4-upscaler", made.folder, preview_vae=str(folder)), "cpu")
+    inputs = Inputs(image=a_picture(32, 32))
+    [(_, shown)] = glimpses(denoiser, an_upscale(previews=1), inputs)
+    assert shown.shape == (128, 128, 3)
+
+
+UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "of another factor": (
+        lambda at: a_tiny_vae(
+            at / "vae",
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+        ),
+        "it has 2 pixels per latent, and the checkpoint has 8",
+    ),
+    "of other latents": (
+        lambda at: a_tiny_vae(at / "vae", latent_channels=16),
+        "it has 16 channels, and the checkpoint has 4",
+    ),
+    "a file": (lambda at: _file(at / "taesd.safetensors"), "is no diffusers folder"),
+    "not there": (lambda at: at / "nowhere", "no autoencoder .*nowhere"),
+}
+
+
+def _file(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_preview_vae_that_does_not_fit_is_refused_when_the_worker_starts(
+    v1: Checkpoint, tmp_path: Path, kind: str
+) -> None:
+    make, words = UNFIT[kind]
+    card = tiny.card(v1.folder, preview_vae=str(make(tmp_path)))
+    with pytest.raises(CheckpointError, match=f"'tiny': its preview_vae: .*{words}"):
+        load(card, "cpu", models_dir=tmp_path)
+
+
+def test_neither_is_an_ordinary_autoencoder_taken_for_one(v1: Checkpoint) -> None:
+    card = tiny.card(v1.folder, preview_vae=str(v1.folder / "vae"))
+    with pytest.raises(CheckpointError, match="of class AutoencoderKL, and should be an"):
+        load(card, "cpu")
+
+
+def test_one_that_is_cut_short_is_refused(v1: Checkpoint, tmp_path: Path) -> None:
+    folder = a_tiny_vae(tmp_path / "taesd")
+    file = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(next(name for name in tensors if name.startswith("decoder")))
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="taesd is not whole: it lacks decoder"):
+        load(tiny.card(v1.folder, preview_vae=str(folder)), "cpu")

@@ -26,13 +26,15 @@ from tests.models import zoo
 from tests.models.original import original, write_original
 
 V1 = "sd-v1"
+FOLDERS_ONLY = ("sd-v1-safety", "sd-lcm")
+"""They differ from another in what no single file holds."""
 
 
 @pytest.fixture(scope="module")
 def folders(one_core: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every architecture but those that differ from another in what no single file holds."""
+    """Every architecture that is published as a single file."""
     root = tmp_path_factory.mktemp("zoo")
-    names = [name for name in zoo.ZOO if name != "sd-v1-safety"]
+    names = [name for name in zoo.ZOO if name not in FOLDERS_ONLY]
     return {name: zoo.build(name, root / name) for name in names}
 
 
@@ -59,7 +61,7 @@ def assert_same(left: Parts, right: Parts) -> None:
     assert left.low_res_sampler_config == right.low_res_sampler_config
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name != "sd-v1-safety"])
+@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in FOLDERS_ONLY])
 def test_a_single_file_is_the_same_as_its_folder(
     folders: dict[str, Path], tmp_path: Path, name: str
 ) -> None:

@@ -101,7 +101,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         "takes 8 channels: it is an instruction-editing checkpoint, which sd cannot draw",
     ),
     "unknown": (lambda f: edit(f / "unet/config.json", in_channels=16), "of another family"),
-    "lcm": (lambda f: edit(f / "unet/config.json", time_cond_proj_dim=256), "LCM's kind"),
+    "lcm upscaler": (
+        lambda f: edit(f / "unet/config.json", in_channels=7, time_cond_proj_dim=256),
+        "its UNet reads the guidance scale, and it is an upscaler",
+    ),
     "widths": (
         lambda f: edit(f / "unet/config.json", cross_attention_dim=64),
         "its UNet reads embeddings 64 wide, text_encoder make 32",

@@ -21,6 +21,8 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     PNDMScheduler,
     StableDiffusionDepth2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -101,6 +103,12 @@ def sd_v1_inpainting(folder: Path) -> None:
     """Like Stable Diffusion v1.5 inpainting: the UNet sees mask and masked picture too."""
     unet = _unet(in_channels=9)
     _sd(StableDiffusionInpaintPipeline, unet, _pndm(), **CHECKERLESS).save_pretrained(folder)
+
+
+def sd_lcm(folder: Path) -> None:
+    """Like a latent consistency model of v1: the UNet reads the guidance scale."""
+    unet, scheduler = _unet(time_cond_proj_dim=16), _lcm()
+    _sd(LatentConsistencyModelPipeline, unet, scheduler, **CHECKERLESS).save_pretrained(folder)
 
 
 def sd_v2_base(folder: Path) -> None:
@@ -193,6 +201,7 @@ ZOO: dict[str, Replica] = {
     "sd-v1": Replica(sd_v1, {}),
     "sd-v1-safety": Replica(sd_v1_safety, {"safety": "flag"}),
     "sd-v1-inpainting": Replica(sd_v1_inpainting, {"tasks": [Task.INPAINTING]}),
+    "sd-lcm": Replica(sd_lcm, {"defaults": {"sampler": "lcm", "guidance_scale": 8.5}}),
     "sd-v2-base": Replica(sd_v2_base, {}),
     "sd-v2": Replica(sd_v2, V),
     "sd-v2-inpainting": Replica(sd_v2_inpainting, {"tasks": [Task.INPAINTING]}),
@@ -344,6 +353,12 @@ def _euler() -> EulerDiscreteScheduler:
     )
     # What SDXL's own file says to other classes.
     scheduler.register_to_config(clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
+    return scheduler
+
+
+def _lcm() -> LCMScheduler:
+    scheduler = LCMScheduler(**tiny.NOISE)
+    scheduler.register_to_config(clip_sample=False)
     return scheduler
 
 

@@ -37,9 +37,9 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "the ledger's WATCH",
-        "workers/ledger.py",
-        "pipe.watch(Job.key_for(id), keys.generation(id), *also_watched)",
-        'pipe.watch("nothing")',
+        "workers/entry.py",
+        "(*names, *also_watched),",
+        '("nothing",),',
     ),
     Mutant(
         "the WATCH of the lease in a rescue",
@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "that only what is in the intermediate list is lifted",
         "workers/ledger.py",
-        "if entry.pipe.lpos(self._intermediate, entry.id) is None:",
+        "if not entry.popped:",
         "if False:",
         (*RACES, *MODEL),
     ),

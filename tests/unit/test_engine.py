@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.errors import DeadlineExceeded, DeviceLost, OutOfMemory
+from server.forecast import Speed
 from server.pixels import Inputs
 from server.stages import Handover, Stage
 from server.workers.engine import Engine, Ticket
@@ -46,6 +47,33 @@ def run(engine):
     while engine.busy:
         outcomes += engine.step().outcomes
     return {o.ticket.state.seed: o for o in outcomes}
+
+
+def test_a_step_tells_the_rows_that_took_part_even_if_guidance_ends_with_it():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    ticket = a_ticket(denoiser, 1, num_inference_steps=4, guidance_end=0.25)
+    engine.admit(ticket)
+    assert [engine.step().rows for _ in range(4)] == [2, 2, 1, 1]
+    assert ticket.batch_rows == 6
+
+
+def test_a_step_that_uses_features_again_is_shared_by_its_like_and_says_so():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1, num_inference_steps=4, cache_interval=2))
+    engine.admit(a_ticket(denoiser, 2, num_inference_steps=2))
+    assert [engine.step().shallow for _ in range(5)] == [False, True, False, True, False]
+    assert list(map(sorted, denoiser.calls)) == [[1, 2], [1], [1, 2], [1]]
+
+
+def test_one_takes_its_shallow_steps_between_the_whole_ones_of_others():
+    denoiser = CountingDenoiser()
+    engine = an_engine(denoiser)
+    engine.admit(a_ticket(denoiser, 1, num_inference_steps=3))
+    engine.admit(a_ticket(denoiser, 2, num_inference_steps=6, cache_interval=3))
+    run(engine)
+    assert list(map(sorted, denoiser.calls)) == [[1, 2], [2], [2], [1, 2], [2], [2], [1]]
 
 
 def test_a_late_arrival_joins_between_two_steps_and_each_leaves_when_done():
@@ -256,6 +284,87 @@ def test_decoding_is_bounded_in_size():
         engine.admit(a_ticket(denoiser, seed))
     run(engine)
     assert sizes == [3, 3, 2]
+
+
+def measured(**more):
+    """As a device that gains nothing by company."""
+    curve = ((2, 0.01), (4, 0.02))
+    known = {"native_pixels": 128 * 128, "curve": curve, "full_rows": 4, "decode_seconds": 0.01}
+    return Speed(**(known | more))
+
+
+def test_one_batch_is_decoded_between_two_steps_as_large_as_pays():
+    events = []
+    denoiser = CountingDenoiser()
+    predict, decode = denoiser.predict, denoiser.decode
+    denoiser.predict = lambda states: events.append("step") or predict(states)
+    denoiser.decode = lambda states: events.append(len(states)) or decode(states)
+    engine = an_engine(denoiser)
+    engine.adopt(measured(decode_pixels=2 * 128 * 128))
+    for seed in range(5):
+        engine.admit(a_ticket(denoiser, seed, num_inference_steps=1))
+    engine.admit(a_ticket(denoiser, 5, num_inference_steps=3))
+    run(engine)
+    assert events == ["step", 2, "step", 2, "step", 2]
+
+
+def test_what_pays_is_not_decoded_where_it_does_not_fit():
+    sizes = []
+    denoiser = CountingDenoiser()
+    decode = denoiser.decode
+    denoiser.decode = lambda states: sizes.append(len(states)) or decode(states)
+    engine = an_engine(denoiser, max_decode_pixels=128 * 128)
+    engine.adopt(measured(decode_pixels=8 * 128 * 128))
+    for seed in range(2):
+        engine.admit(a_ticket(denoiser, seed))
+    run(engine)
+    assert sizes == [1, 1]
+
+
+def test_decoding_takes_what_it_takes_and_not_what_previews_took():
+    now = 0.0
+
+    class Clocked(CountingDenoiser):
+        def preview(self, states):
+            nonlocal now
+            now += 5.0
+            return super().preview(states)
+
+        def decode(self, states):
+            nonlocal now
+            now += 2.0
+            return super().decode(states)
+
+    denoiser = Clocked()
+    engine = an_engine(denoiser, clock=lambda: now)
+    engine.admit(a_ticket(denoiser, 1, num_inference_steps=2, previews=1))
+    seconds = []
+    while engine.busy:
+        seconds.append(engine.step().decode_seconds)
+    assert seconds == [0.0, 2.0]
+
+
+def test_a_small_picture_is_not_held_up_by_a_large_one_that_has_just_begun():
+    now = 0.0
+
+    class Clocked(CountingDenoiser):
+        def predict(self, states):
+            nonlocal now
+            now += 0.01 * sum(s.rows for s in states) * states[0].pixels / 128**2
+            return super().predict(states)
+
+    denoiser = Clocked()
+    engine = an_engine(denoiser, clock=lambda: now)
+    engine.adopt(measured())
+    engine.admit(a_ticket(denoiser, 1, width=512, height=512, num_inference_steps=20))
+    for _ in range(5):
+        engine.step()
+    engine.admit(a_ticket(denoiser, 2, num_inference_steps=5))
+    outcomes = []
+    while not outcomes:
+        outcomes = engine.step().outcomes
+    assert outcomes[0].ticket.state.seed == 2
+    assert denoiser.calls[5:] == [[1], [2], [2], [2], [2], [2]]
 
 
 def test_latents_for_the_next_stage_are_not_decoded_with_pictures():

@@ -72,8 +72,7 @@ class TimedDenoiser(SimulatedDenoiser):
         return [s.seed for s in states]
 
     def decode(self, states):
-        pixels = sum(s.pixels for s in states)
-        self.watch.now += self.speed.decode_seconds * pixels / self.speed.native_pixels
+        self.watch.now += self.speed.decoding_seconds(len(states), states[0].pixels)
         return super().decode(states)
 
 
@@ -82,6 +81,7 @@ def drawn_by_the_engine(crew, arrivals):
     watch = Watch()
     denoiser = TimedDenoiser(watch, crew.speed)
     engine = Engine(denoiser, crew.speed.full_rows * crew.speed.native_pixels, clock=watch)
+    engine.adopt(crew.speed)
     room, coming, done = crew.capacity + crew.capacity // READY, deque(enumerate(arrivals)), {}
     while coming or engine.busy:
         if not engine.busy:
@@ -106,8 +106,9 @@ KINDS = {
 
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("load", [0.3, 0.9, 2.0])
-def test_a_device_draws_as_the_real_engine_does(kinds, load):
-    crew = a_crew(*kinds, decode_seconds=0.021317)
+@pytest.mark.parametrize("decode_pixels", [0, 128 * 128], ids=["decodes all", "decodes in turn"])
+def test_a_device_draws_as_the_real_engine_does(kinds, load, decode_pixels):
+    crew = a_crew(*kinds, decode_seconds=0.021317, decode_pixels=decode_pixels)
     faster = crew.load / load
     arrivals = [Arrival(faster * each.at, each.kind) for each in poisson(crew, 300, seed=1)]
     simulated = [each.answered_at for each in simulate(crew, 1, arrivals)]

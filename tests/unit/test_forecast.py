@@ -44,10 +44,22 @@ def drawn(stages, together=8):
     return [ends[i] for i in range(len(stages))]
 
 
+def test_where_the_unet_reads_the_guidance_scale_a_guided_picture_takes_one_row():
+    reads = SPEED.model_copy(update={"guided_rows": 1})
+    assert forecast.native_rows(a_stage(), reads) == 1
+    assert forecast.native_rows(a_stage(), SPEED) == 2
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 6, 8, 16])
 def test_a_step_takes_what_was_measured_and_in_between_what_lies_between(rows):
     expected = {1: 0.010, 2: 0.010, 3: 0.011, 4: 0.012, 6: 0.014, 8: 0.016, 16: 0.032}
     assert SPEED.step_seconds(rows) == pytest.approx(expected[rows])
+
+
+def test_small_pictures_take_less_than_the_least_that_was_measured_of_others():
+    speed = SPEED.model_copy(update={"smallest": (0.5, 0.004)})
+    seconds = [speed.step_seconds(rows) for rows in (0.25, 0.5, 1.25, 2, 3)]
+    assert seconds == pytest.approx([0.004, 0.004, 0.007, 0.010, 0.011])
 
 
 def test_pixels_count_as_rows_by_the_measured_exponent():
@@ -77,10 +89,47 @@ def test_alone_it_takes_as_long_as_predicted(changes):
     assert forecast.duration(stage, SPEED) == pytest.approx(calls * SPEED.step_seconds(rows))
 
 
+def test_rows_end_with_guidance():
+    half, whole, none = (
+        a_stage(num_inference_steps=20, **changes)
+        for changes in ({"guidance_end": 0.45}, {}, {"guidance_scale": 1.0, "guidance_end": 0.45})
+    )
+    assert [forecast.native_rows(stage, SPEED) for stage in (half, whole, none)] == [1.5, 2, 1]
+    assert forecast.work(half, SPEED) == pytest.approx(0.75 * forecast.work(whole, SPEED))
+    many = [a_stage(num_inference_steps=20, guidance_end=0.45, seed=n) for n in range(32)]
+    assert max(drawn(many, together=16)) == pytest.approx(
+        sum(forecast.work(stage, SPEED) for stage in many), rel=0.1
+    )
+
+
+def test_a_shallow_step_counts_as_the_share_of_a_whole_one_that_was_seen():
+    speed, stage = SPEED.model_copy(update={"shallow": 0.1}), a_stage(num_inference_steps=10)
+    cached = a_stage(num_inference_steps=10, cache_interval=4)
+    assert forecast.duration(cached, SPEED) == forecast.duration(stage, SPEED)
+    assert forecast.duration(cached, speed) == pytest.approx(3.7 * SPEED.step_seconds(2))
+    assert forecast.work(cached, speed) == pytest.approx(0.37 * forecast.work(stage, speed))
+
+
 def test_in_a_full_device_work_adds_up_to_the_time_it_takes():
     many = [a_stage(num_inference_steps=steps) for steps in (5, 20, 10, 40, 15, 30) * 8]
     predicted = sum(forecast.work(stage, SPEED) for stage in many)
     assert max(drawn(many)) == pytest.approx(predicted, rel=0.1)
+
+
+def test_decoding_takes_what_was_measured_in_as_many_calls_as_it_takes():
+    known = {"decode_curve": ((NATIVE, 0.010), (2 * NATIVE, 0.014)), "decode_pixels": 2 * NATIVE}
+    speed = SPEED.model_copy(update=known)
+    assert [speed.decoding_seconds(n, NATIVE) for n in (1, 2, 3, 4)] == pytest.approx(
+        [0.010, 0.014, 0.024, 0.028]
+    )
+    assert speed.decoding_seconds(1, 4 * NATIVE) == pytest.approx(0.028)
+    assert speed.decoding_seconds(2, 4 * NATIVE) == pytest.approx(0.056), "one at a time"
+    assert speed.decoding_seconds(8, NATIVE // 4) == pytest.approx(0.014)
+
+
+def test_where_nothing_else_is_known_decoding_grows_with_the_pixels():
+    speed = SPEED.model_copy(update={"decode_seconds": 0.010})
+    assert speed.decoding_seconds(3, 2 * NATIVE) == pytest.approx(0.060)
 
 
 def test_several_images_share_calls_as_far_as_that_gains_anything():

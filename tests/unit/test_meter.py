@@ -59,6 +59,18 @@ def test_decoding_is_no_part_of_a_step(meter, clock):
     assert meter.speed.drift == pytest.approx(1.0)
 
 
+def test_what_shallow_steps_take_is_learned_apart_from_all_others(meter, clock):
+    cached = stages(a_spec(guidance_scale=4.0, num_inference_steps=10, cache_interval=5))[0]
+    assert meter.duration(cached) == pytest.approx(1.0), "nothing is known of them yet"
+    for seconds in (0.5, *200 * [0.02]):
+        clock.now += seconds
+        meter.stepped(Step(rows=2, pixels=128 * 128, seconds=seconds, shallow=True))
+    assert (meter.speed.drift, meter.speed.shallow) == (1.0, pytest.approx(0.2, rel=0.01))
+    assert meter.duration(cached) == pytest.approx(0.2 + 8 * 0.02, rel=0.01)
+    assert meter.load(cached).work_seconds == pytest.approx(0.2 + 8 * 0.02, rel=0.01)
+    assert meter.duration(STAGE) == pytest.approx(1.0)
+
+
 def test_a_picture_that_did_not_fit_is_the_bound_for_as_long_as_it_counts():
     too_large, measured = None, SPEED.model_copy(update={"largest_pixels": 512 * 512})
     meters = [Meter(speed, too_large=lambda: too_large) for speed in (SPEED, measured)]

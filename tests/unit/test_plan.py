@@ -55,6 +55,19 @@ def test_what_is_said_of_traffic_counts(plan):
     assert crew.kinds[0].stage.expected_steps == 2 * 39
 
 
+def test_what_a_worker_says_of_itself_can_be_written_into_a_plan(plan):
+    known = {
+        "smallest": (0.5, 0.01),
+        "exponent": 1.1,
+        "decode_seconds": 0.02,
+        "decode_curve": ((4096, 0.01), (16384, 0.02)),
+        "decode_pixels": 16384,
+    }
+    said = [f"{name} = {json.dumps(value)}\n" for name, value in known.items()]
+    [crew] = crews(plan(GOAL, TRAFFIC, CURVE, *said), load_catalog(), {}, 16)
+    assert {name: getattr(crew.speed, name) for name in known} == known
+
+
 def test_traffic_of_one_checkpoint_goes_to_one_crew(plan):
     other = TRAFFIC.replace("demo", "sd-v1-5")
     measured = {"sd-v1-5": Measured(SPEED, 4)}

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from server.errors import Unavailable
 from server.recipe import looks_of
-from server.spec import Axis, OutputFormat, Sweep
+from server.spec import Axis, Metrics, OutputFormat, Quantization, Sweep
 from server.storage import ObjectImageStore
 from server.workers.inputs import inputs_of
 from server.workers.publish import hand_on, publish
@@ -37,6 +38,32 @@ def test_an_image_is_stored_under_a_key_of_its_execution_and_carries_its_recipe(
         assert recipe["pixels_sha256"] == images[1].pixels_sha256 == looks_of(image).pixels_sha256
         assert recipe["thumbnail"] == images[1].thumbnail
     assert images[0].pixels_sha256 != images[1].pixels_sha256
+
+
+def test_what_weights_of_eight_bits_have_drawn_says_so(store):
+    pixels = [FlatPicture(32, 32, 1).array()]
+    sweep = Sweep(axes=(Axis(field="seed", values=(1,)),))
+    claim = a_claim(sweep=sweep)
+    for info in publish(claim, pixels, store, "1", quantization=Quantization.INT8):
+        assert info.quantization is Quantization.INT8
+        with Image.open(io.BytesIO(asyncio.run(store.get(info.key)))) as image:
+            assert json.loads(image.text["darkroom"])["quantization"] == "int8"
+
+
+def test_so_does_what_an_earlier_stage_has_drawn_with_them(store):
+    seconds = dict.fromkeys((n for n in Metrics.model_fields if n.endswith("_seconds")), 1.0)
+    rest = {"steps": 1, "mean_batch_rows": 2.0, "peak_memory_bytes": 1, "worker": "w"}
+    before = Metrics(**seconds, **rest, quantization=Quantization.FP8)
+    claim = replace(a_claim(), past=Past(metrics=(before,)))
+    [info] = publish(claim, [FlatPicture(32, 32, 1).array()], store, "1")
+    assert info.quantization is Quantization.FP8
+
+
+def test_exact_weights_are_not_mentioned(store):
+    [info] = publish(a_claim(), [FlatPicture(32, 32, 1).array()], store, "1")
+    assert info.quantization is Quantization.NONE
+    with Image.open(io.BytesIO(asyncio.run(store.get(info.key)))) as image:
+        assert "quantization" not in json.loads(image.text["darkroom"])
 
 
 def test_pictures_are_compared_as_drawn_whatever_their_file(store):

@@ -95,6 +95,20 @@ def test_each_checkpoint_draws_as_it_was_told_and_without_the_adapters_of_anothe
     assert upscaler.noise_level == 20
 
 
+def test_every_stage_takes_the_shortcuts_that_were_asked_for():
+    spec = a_spec(**WHOLE, guidance_end=0.5, cache_interval=3)
+    taken = {(each.spec.guidance_end, each.spec.cache_interval) for each in stages(spec)}
+    assert taken == {(0.5, 3)}
+
+
+@pytest.mark.parametrize(
+    ("share", "guided"), [(0.01, 1), (0.3, 4), (0.5, 6), (0.8, 9), (0.99, 10), (1.0, 10)]
+)
+def test_guidance_ends_after_the_step_in_which_its_share_is_reached(share, guided):
+    assert a_spec(guidance_end=share).guided_calls(10) == guided
+    assert a_spec(guidance_end=share, guidance_scale=1.0).guided_calls(10) == 0
+
+
 def sized(size: tuple[int, int], **changes: Any) -> SdxlConditioning:
     fields = {
         "prompt_2": "",

@@ -740,7 +740,10 @@ def test_what_is_left_is_told_in_seconds_of_work(studio):
     studio = studio(SimulatedDenoiser(step_seconds=lambda rows: 0.005), speed=speed)
     assert studio.load().work_seconds == 0
     claim, approx = a_claim("a", num_inference_steps=40), pytest.approx(0.2)
-    assert studio.load(claim.stage) == Load(rows=2, held_seconds=approx, work_seconds=approx)
+    each = "2.0000/0.2000"
+    assert studio.load(claim.stage) == Load(
+        rows=2, held_seconds=approx, work_seconds=approx, each=each
+    )
     studio.admit(claim)
     seen = [studio.load().work_seconds]
     while studio.results.empty():

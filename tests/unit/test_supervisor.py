@@ -17,7 +17,8 @@ import pytest
 
 from server.child import Child, backoff_seconds, exit_words
 from server.config import Settings
-from server.supervisor import environment, share_of_cores
+from server.shares import share_of_clients, share_of_cores
+from server.supervisor import environment
 
 HARNESS = """
 import json, os, sys
@@ -55,7 +56,7 @@ class Console:
 supervisor.command = command
 settings = Settings(data_dir=sys.argv[1], redis=sys.argv[2], drain_seconds=20)
 try:
-    supervisor.Supervisor(settings, listen("127.0.0.1", 0), Console()).run()
+    supervisor.Supervisor(settings, listen("127.0.0.1", 0), Console(), workers=["demo"]).run()
 except DarkroomError as error:
     print(json.dumps(["error", error.message]), flush=True)
     sys.exit(1)
@@ -246,3 +247,22 @@ def test_children_read_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_pa
 )
 def test_workers_share_the_cores(threads: int, workers: int, cores: int, each: int) -> None:
     assert share_of_cores(threads, workers, cores) == each
+
+
+def test_gateways_share_connections_and_streams() -> None:
+    settings = Settings(gateways=3, max_connections=100, max_streams=9)
+    assert share_of_clients(settings) == {"max_connections": 34, "max_streams": 3}
+
+
+def test_children_are_not_told_what_nobody_has_said() -> None:
+    assert environment(Settings(gateways=2)) == {"DARKROOM_GATEWAYS": "2"}
+
+
+def test_a_child_may_write_where_its_parent_does(capfd: pytest.CaptureFixture[str]) -> None:
+    script = "import sys; print('out'); print('why', file=sys.stderr)"
+    child = Child("it", [sys.executable, "-u", "-c", script], os.environ, None)
+    child.start()
+    while child.tend() is None:
+        continue
+    said = capfd.readouterr()
+    assert (said.out, sorted(said.err.split())) == ("", ["out", "why"])

@@ -115,6 +115,20 @@ def test_how_a_step_grows_with_its_pixels_is_measured(exponent):
     assert warmed(Sized(None)).exponent == exponent
 
 
+def test_a_small_picture_by_itself_is_measured_too():
+    class Sized(ClockedDenoiser):
+        def predict(self, states):
+            rows = sum(s.rows for s in states)
+            self.now += 1e-3 * (1 + rows * states[0].pixels / NATIVE)
+            return [s.seed for s in states]
+
+    speed = warmed(Sized(None))
+    rows, seconds = speed.smallest
+    assert rows == pytest.approx(speed.native_rows(2, NATIVE // 4))
+    assert speed.step_seconds(rows) == seconds == pytest.approx(1.5e-3)
+    assert warmed(ClockedDenoiser(lambda rows: 1e-3)).smallest is None
+
+
 def test_the_largest_picture_is_what_the_free_memory_holds():
     class Gauge(NoGauge):
         needed, free = 2**20, 10 * 2**20
@@ -129,6 +143,58 @@ def test_a_worker_that_is_told_its_cap_measures_little():
     assert speed.full_rows == 12
     assert [rows for rows, _ in speed.curve] == [2, 12]
     assert len(denoiser.rows) == 6
+
+
+class Decoding(ClockedDenoiser):
+    """Whose decode takes so long by its pixels, in native pictures, and which notes them."""
+
+    def __init__(self, seconds, most=1000, step=0.1):
+        super().__init__(lambda rows: step)
+        self.seconds, self.most, self.decoded = seconds, most, []
+
+    def decode(self, states):
+        if len(states) > self.most:
+            raise OutOfMemory("too many pictures")
+        pictures = sum(s.pixels for s in states) / NATIVE
+        self.decoded.append(pictures)
+        self.now += self.seconds(pictures)
+        return super().decode(states)
+
+
+def test_decoding_is_measured_by_its_pixels_until_more_of_them_gain_nothing():
+    speed = warmed(Decoding(lambda pictures: 0.001 + 0.002 * max(pictures, 2)))
+    assert speed.decode_seconds == pytest.approx(0.005)
+    sizes = [pixels / NATIVE for pixels, _ in speed.decode_curve]
+    assert sizes == [0.25, 1, 2, 4, 8, 16]
+    assert speed.decoding_seconds(1, NATIVE) == pytest.approx(0.005)
+    assert speed.decode_pixels == 8 * NATIVE, "sixteen at once are not 5 % cheaper each"
+
+
+def test_a_device_that_gains_nothing_decodes_one_picture_at_a_time():
+    denoiser = Decoding(lambda pictures: 0.010 * pictures)
+    speed = warmed(denoiser)
+    assert max(denoiser.decoded) == 2
+    assert speed.decode_pixels == NATIVE / 4, "which four small ones share"
+    assert speed.decoding_seconds(3, NATIVE) == pytest.approx(0.030)
+
+
+def test_a_decode_holds_up_those_who_step_no_longer_than_a_full_step_does():
+    speed = warmed(Decoding(lambda pictures: 0.040 + 0.001 * pictures, step=0.045))
+    assert speed.decode_pixels == 4 * NATIVE
+    slower = warmed(Decoding(lambda pictures: 0.040 + 0.001 * pictures, step=0.002))
+    assert slower.decode_pixels == NATIVE, "but for a picture itself"
+
+
+def test_decodes_that_do_not_fit_are_not_tried_again():
+    speed = warmed(Decoding(lambda pictures: 0.010, most=2))
+    assert speed.decode_pixels == 2 * NATIVE
+
+
+def test_a_slow_autoencoder_is_measured_in_its_budget():
+    denoiser = Decoding(lambda pictures: 4.0 * pictures)
+    speed = warmed(denoiser)
+    assert denoiser.decoded == [1, 1, 0.25, 0.25]
+    assert speed.decode_seconds == pytest.approx(4.0)
 
 
 def test_a_busy_machine_does_not_hold_a_worker_to_few_rows():

@@ -19,6 +19,8 @@ const NEUTRAL = /** @type {Record<string, any>} */ ({
   vae: "",
   strict: false,
   keep_outside: true,
+  guidance_end: 1,
+  cache_interval: 1,
   prompt_syntax: "plain",
   long_prompts: "chunk",
 });

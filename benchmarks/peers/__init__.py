@@ -1,0 +1,1 @@
+"""What one would use instead of Darkroom, measured beside it: the same requests over HTTP."""
