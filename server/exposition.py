@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import socket
+import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,6 +20,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+
+log = logging.getLogger("darkroom.metrics")
 
 PATIENCE_SECONDS = 1.0
 """With a process beside us that does not say what it counts."""
@@ -36,10 +41,11 @@ class Exposition:
         """Show it from now on, on a thread. What a process of this name has left is removed."""
         if self._place is None:
             return
-        self._place.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._place))
-        self._listener.listen()
+        try:
+            self._listener = _listening(self._place)
+        except OSError as error:
+            log.warning("others cannot tell what this process counts: %s: %s", self._place, error)
+            return
         show = threading.Thread(target=self._show, args=(self._listener,), name="darkroom-metrics")
         show.daemon = True
         show.start()
@@ -63,7 +69,7 @@ class Exposition:
     async def gathered(self, shared: CollectorRegistry) -> bytes:
         """What all of this machine count, and `shared`, which is the same whoever tells it."""
         own, common = self.text(), _text(shared)
-        others = {} if self._place is None else await _others(self._place)
+        others = await _others(self._place) if self._place and _is_ours(self._place) else {}
         told = [text for text in others.values() if text is not None]
         return merged([own, common, *told, *_presence(self._place, others)]).encode()
 
@@ -73,9 +79,40 @@ class Exposition:
                 asker, _ = listener.accept()
             except OSError:  # it was stopped
                 return
-            with asker, contextlib.suppress(OSError):
-                asker.settimeout(PATIENCE_SECONDS)
-                asker.sendall(self.text().encode())
+            with asker:
+                self._tell(asker)
+
+    def _tell(self, asker: socket.socket) -> None:
+        asker.settimeout(PATIENCE_SECONDS)
+        try:
+            asker.sendall(self.text().encode())
+        except OSError:  # it has gone
+            return
+        except Exception:  # without this thread nobody would ever hear of this process again
+            log.exception("what this process counts cannot be told")
+
+
+def _listening(place: Path) -> socket.socket:
+    if not _is_ours(place):
+        raise PermissionError("others than its owner may write to its folder")
+    if place.is_socket():  # of a process of this name that was killed
+        place.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(place))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether nobody else can put a socket beside it."""
+    with contextlib.suppress(OSError):
+        folder = place.parent.stat()
+        return folder.st_uid == os.geteuid() and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return False
 
 
 def merged(texts: Iterable[str]) -> str:
@@ -84,7 +121,9 @@ def merged(texts: Iterable[str]) -> str:
     samples: defaultdict[str, list[str]] = defaultdict(list)
     for text in texts:
         name = ""
-        for line in text.splitlines():
+        for line in text.rstrip("\n").split(
+            "\n"
+        ):  # not at all that Unicode calls the end of a line
             if line.startswith("#"):
                 _, kind, name, _ = line.split(" ", 3)
                 heads[name].setdefault(kind, line)
@@ -150,7 +189,7 @@ async def _said(place: Path) -> str | None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             reader, writer = await asyncio.open_unix_connection(place)
             try:
-                return (await reader.read()).decode()
+                return (await reader.read()).decode() or None
             finally:
                 writer.close()
     except (OSError, TimeoutError):

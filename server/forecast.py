@@ -31,7 +31,8 @@ UNKNOWN_SECONDS = 1.0
 class Speed(Frozen):
     """What a worker has measured of itself with guided pictures of the checkpoint's own size."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    # What a newer worker adds is passed over.
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="ignore")
 
     native_pixels: int = Field(gt=0)
     """Of such a picture."""

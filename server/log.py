@@ -9,6 +9,9 @@ from typing import Literal, TextIO
 
 ENCODE = json.JSONEncoder(default=str).encode
 """`json.dumps` would make an encoder for each line."""
+CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
+"""What they warn of when they are imported concerns their authors: torchao of kernels for other
+devices, and diffusers, which imports it wherever it is installed."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
@@ -53,5 +56,7 @@ def configure(form: Literal["console", "json"], level: str, stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("darkroom", "uvicorn.error"):
         logging.getLogger(name).setLevel(level.upper())

@@ -90,7 +90,7 @@ class Supervisor:
             # SimpleQueue.put may be called from a signal handler; other queues may deadlock.
             signal.signal(signum, lambda received, _: self._signals.put(received))
         # Not the data directory: the path of a socket must be short.
-        with tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True) as sockets:
+        with _folder_for_sockets() as sockets:
             self._sockets = Path(sockets)
             try:
                 self._start()
@@ -239,6 +239,15 @@ class Supervisor:
         if self._redis is not None:
             self._redis.stop()
         self._console.say("stopped; nothing is left running")
+
+
+def _folder_for_sockets() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise DarkroomError(
+            f"no folder for sockets can be made: {error}; TMPDIR names one that can be written"
+        ) from error
 
 
 def refuse_open_house(settings: Settings) -> None:

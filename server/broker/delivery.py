@@ -76,7 +76,9 @@ def handed_on(
             "status": queued,
             "queued_at": repr(at),
             "handed": json.dumps([list(each) for each in handed]),
-            "stage_metrics": METRICS.dump_json(tuple(stage_metrics)).decode(),
+            "stage_metrics": METRICS.dump_json(
+                tuple(stage_metrics), exclude_defaults=True
+            ).decode(),
             "drawing_warnings": WARNINGS.dump_json(tuple(warnings)).decode(),
             "steps_done": progress.steps_done,
             "steps_total": progress.steps_total,
@@ -102,13 +104,14 @@ def succeeded(
     """The images are stored; from here on they are visible. `metrics` are of all stages together,
     `stage_metrics` of each, where there are several."""
     if stage_metrics:
-        each = METRICS.dump_json(tuple(stage_metrics)).decode()
+        each = METRICS.dump_json(tuple(stage_metrics), exclude_defaults=True).decode()
         pipe.hset(keys.generation(id), "stage_metrics", each)
     pipe.hset(
         keys.generation(id),
         mapping={
-            "images": IMAGES.dump_json(tuple(images)).decode(),
-            "metrics": metrics.model_dump_json(),
+            # Without what is as it was before there was such a field: older gateways read it.
+            "images": IMAGES.dump_json(tuple(images), exclude_defaults=True).decode(),
+            "metrics": metrics.model_dump_json(exclude_defaults=True),
             "steps_done": metrics.steps,
             "steps_total": metrics.steps,
             "drawing_warnings": WARNINGS.dump_json(tuple(warnings)).decode(),

@@ -68,8 +68,8 @@ class Hub:
 
     @property
     def waiting(self) -> int:
-        """How many waiters there are."""
-        return sum(len(events) for events in self._waiters.values())
+        """How many waiters there are. May be read on any thread."""
+        return sum(map(len, list(self._waiters.values())))
 
     async def _listen(self) -> None:
         while True:

@@ -142,7 +142,7 @@ class Generation(Frozen):
             "owner": self.owner,
             "status": self.status,
             "created_at": repr(self.created_at),
-            "spec": SPEC.dump_json(self.spec).decode(),
+            "spec": SPEC.dump_json(self.spec, exclude=set(self.spec.unused)).decode(),
             "warnings": WARNINGS.dump_json(self.warnings).decode(),
             "works": json.dumps(self.works),
             "weight": repr(self.weight),

@@ -67,6 +67,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
+def compute_on(cores: int) -> None:
+    """From now on the calling thread computes on so many cores of a CPU, whatever others do."""
+    # A thread's first look at its number makes it the one that was set last, on any thread.
+    torch.get_num_threads()
+    torch.set_num_threads(cores)
+
+
 def has_arithmetic(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the device computes in this precision by itself: a CPU that does not converts to
     float32 and back at every operation, and so is slower than in float32. True where it is not

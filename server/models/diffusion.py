@@ -93,7 +93,7 @@ class LatentDiffusion:
         with on_device():
             with self._adapters.reading(blend):
                 read = self._conditioner.encode(spec, blend.readers)
-            conditioning = self._guidance.told(read, asked.guidance_scale)
+            conditioning = self._guidance.told(read, asked)
             generator = torch.Generator().manual_seed(spec.seed)
             first = timesteps[:1] if len(timesteps) else None
             canvas = self._canvases.make(stage, inputs, Start(sampler, first, generator), vae)

@@ -6,6 +6,7 @@ models). Knows no samplers and no pictures.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import pad
 
 from server.models.conditioning import Conditioning
 from server.models.parts import Parts
-from server.spec import Spec
+from server.spec import Spec, Warn
 
 UNMIXED = 1.0
 """A guidance scale at which there is one row."""
@@ -32,12 +33,27 @@ class GuidanceReader:
             return spec
         return spec.model_copy(update={"guidance_scale": UNMIXED})
 
-    def told(self, conditioning: Conditioning, scale: float) -> Conditioning:
-        """With the guidance scale, where the UNet reads it."""
+    def told(self, conditioning: Conditioning, asked: Spec) -> Conditioning:
+        """With the guidance scale, where the UNet reads it, and what it then does not read."""
         if self._width is None:
             return conditioning
-        row = embedded(scale - UNMIXED, self._width).to(self._device, self._dtype)
-        return replace(conditioning, guidance=row.expand(conditioning.rows, -1))
+        scale = asked.guidance_scale - UNMIXED
+        row = embedded(scale, self._width).to(self._device, self._dtype)
+        warnings = (*conditioning.warnings, *_in_vain(asked))
+        guidance = row.expand(conditioning.rows, -1)
+        return replace(conditioning, guidance=guidance, warnings=warnings)
+
+
+def _in_vain(asked: Spec) -> Iterator[Warn]:
+    """What only two rows would read. Where guidance is off, the gateway has said so."""
+    if not asked.guided:
+        return
+    names = [name for name in ("negative_prompt", "guidance_rescale") if getattr(asked, name)]
+    if asked.guidance_end < 1:
+        names.append("guidance_end")
+    for name in names:
+        message = f"{name}: is ignored, as this checkpoint guides in one row, by itself"
+        yield Warn(code=f"{name}_ignored", message=message, field=name)
 
 
 def embedded(scale: float, width: int) -> torch.Tensor:

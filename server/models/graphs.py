@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from server.errors import DarkroomError
+from server.errors import DarkroomError, OutOfMemory
 from server.models.device import device_errors
 from server.models.recent import Recent
 
@@ -96,7 +96,17 @@ class Graphs:
         return (self._unet(return_dict=False, **arguments)[0],)
 
     def _record(self, count: int, arguments: Mapping[str, Any]) -> _Graph:
-        """None where it cannot be: nothing is recorded any more."""
+        """None where it cannot be. One that does not fit costs the others, and is not tried again
+        before all are forgotten: the call by itself takes less memory."""
+        try:
+            return self._recorded(count, arguments)
+        except OutOfMemory as error:
+            log.warning("a call of %d rows is not recorded: %s", count, error)
+        # Not under `except`: the error holds on to all that the recording had in memory.
+        self._kept.clear()
+        return _Graph({}, None)
+
+    def _recorded(self, count: int, arguments: Mapping[str, Any]) -> _Graph:
         buffers = _buffers(count, arguments)
 
         def call() -> torch.Tensor:
@@ -106,7 +116,7 @@ class Graphs:
         try:
             with self._recording, device_errors():
                 replay = self._capture(call)
-        except DarkroomError:  # out of memory, or the device is lost: not for us to mend
+        except DarkroomError:  # out of memory, or the device is lost
             raise
         except Exception as error:
             self._given_up = True

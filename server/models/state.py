@@ -97,7 +97,8 @@ class State:
     @property
     def shallow(self) -> bool:
         """Whether its next UNet call uses again what an earlier one found."""
-        return self.steps_done % self.spec.cache_interval != 0
+        due = self.steps_done % self.spec.cache_interval != 0
+        return due and self.steps_done < self.steps_total
 
     @property
     def finds(self) -> bool:

@@ -86,6 +86,13 @@ class Spec(Frozen):
     )
 
     @property
+    def unused(self) -> frozenset[str]:
+        """The shortcuts that it does not take. They are left out where the spec is stored, so that
+        workers of before there were any can draw it."""
+        defaults = {name: type(self).model_fields[name].default for name in SHORTCUTS}
+        return frozenset(name for name, value in defaults.items() if getattr(self, name) == value)
+
+    @property
     def guided(self) -> bool:
         """Whether classifier-free guidance runs, that is, whether a ticket has two rows."""
         return self.guidance_scale > 1.0

@@ -190,6 +190,7 @@ class Engine:
         state, speed = ticket.state, self._speed
         steps = state.steps_total - ticket.steps_done
         left = UNMEASURED_SECONDS * state.pixels * (steps * state.rows + 1)
+        decode = speed.decoding_seconds(1, state.pixels) if speed else 0.0
         return Candidate(
             bucket=bucket,
             rows=rows,
@@ -198,7 +199,7 @@ class Engine:
             left=speed.alone_seconds(steps, state.rows, state.pixels) if speed else left,
             # A shallow step takes little from others; then it is whole and shares theirs.
             priority=ticket.priority + state.shallow,
-            slack=ticket.deadline - now - steps * self._step_seconds,
+            slack=ticket.deadline - now - steps * self._step_seconds - decode,
         )
 
     def _advance(self, chosen: list[Ticket]) -> list[Outcome]:

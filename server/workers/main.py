@@ -18,6 +18,7 @@ from server.catalog import Card
 from server.config import Settings
 from server.exposition import Exposition
 from server.metrics import WorkerMetrics
+from server.models.device import compute_on
 from server.models.memory import MemoryGauge
 from server.storage import open_store
 from server.workers.compiling import learn
@@ -47,8 +48,8 @@ def run_worker(settings: Settings, card: Card) -> None:
     # OpenMP keeps a pool for each thread that computes on several cores, and lets none of them
     # spin as soon as they outnumber the cores: with a second pool a CPU step takes 1.8 times as
     # long. So the engine's thread alone has many cores, and all others compute on one.
-    one_core = partial(torch.set_num_threads, 1)
-    all_cores = partial(torch.set_num_threads, settings.threads or torch.get_num_threads())
+    one_core = partial(compute_on, 1)
+    all_cores = partial(compute_on, settings.threads or torch.get_num_threads())
     one_core()
     denoiser = unpack(settings, card)
     with ThreadPoolExecutor(1, initializer=all_cores) as engine:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 PATIENCE = 4.0
 """A priority counts for one more each time its oldest ticket has been here for so many times as
-long as the longest of all still needs. So nobody starves."""
+long as the longest of all still needs, `MOST_SECONDS` at most. So nobody starves."""
 
 CLOSE_SECONDS = 1.0
 """Before its deadline cannot be met any more, a ticket rises one priority level."""
 
-LEAST_SECONDS = 1e-9
-"""What is left where nothing is."""
+LEAST_SECONDS, MOST_SECONDS = 1e-9, 10.0
+"""What counts as left where nothing is; and of what a higher priority still needs, in how long a
+lower one waits for it."""
 
 NEARLY = 1.05
 """Rows that cost at most this much more than the cheapest are as good as those."""
@@ -72,7 +73,7 @@ def choose(candidates: Sequence[Candidate], max_step_pixels: int) -> list[int]:
 
 def _next_rank(candidates: Sequence[Candidate]) -> int:
     """The highest, unless those of another have been here for very long."""
-    longest = max(LEAST_SECONDS, *(each.left for each in candidates))
+    longest = min(MOST_SECONDS, max(LEAST_SECONDS, *(each.left for each in candidates)))
     ages: dict[int, float] = {}
     for each in candidates:
         ages[each.rank] = max(each.age, ages.get(each.rank, 0.0))

@@ -45,7 +45,8 @@ class SimulatedState:
     @property
     def shallow(self) -> bool:
         """Of its next step."""
-        return self.steps_done % self.spec.cache_interval != 0
+        due = self.steps_done % self.spec.cache_interval != 0
+        return due and self.steps_done < self.steps_total
 
     @property
     def pixels(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -116,6 +117,18 @@ def test_a_record_of_before_there_were_stages_is_at_its_first() -> None:
     assert (generation.stage_number, generation.checkpoint) == (0, "demo")
     assert generation.stage == stages(generation.spec)[0]
     assert (generation.stage_metrics, generation.queued_at) == ((), None)
+
+
+def test_a_spec_is_stored_without_the_shortcuts_it_does_not_take() -> None:
+    """So that workers of before can draw it; what it does take they refuse."""
+    recorded = Generation.from_hash(RECORD)
+    plain, quick = (
+        recorded.model_copy(update={"spec": a_spec(cache_interval=each)}).to_hash()["spec"]
+        for each in (1, 3)
+    )
+    assert not {"guidance_end", "cache_interval"} & json.loads(plain).keys()
+    assert json.loads(quick)["cache_interval"] == 3
+    assert SPEC.validate_json(plain) == a_spec()
 
 
 def some_metrics(**changes: Any) -> Metrics:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from server.errors import DeviceLost, OutOfMemory
 from server.models.device import (
     choose_device,
     choose_dtype,
+    compute_on,
     device_errors,
     has_arithmetic,
     on_device,
@@ -106,3 +109,12 @@ def test_nothing_is_recorded_for_gradients() -> None:
     with on_device():
         assert torch.is_inference_mode_enabled()
     assert not torch.is_inference_mode_enabled()
+
+
+def test_a_thread_keeps_its_cores_whatever_others_say_before_it_computes(one_core: None) -> None:
+    """As the engine's does, while those that prepare and publish are given one core each."""
+    with ThreadPoolExecutor(1) as engine, ThreadPoolExecutor(1) as publisher:
+        engine.submit(compute_on, 2).result()
+        publisher.submit(compute_on, 1).result()
+        assert engine.submit(torch.get_num_threads).result() == 2
+        assert publisher.submit(torch.get_num_threads).result() == 1

@@ -151,6 +151,16 @@ def test_those_of_different_guidance_share_a_call(replica: Replica) -> None:
     assert apart(alone[0], draw(made.denoiser, asked(guidance_scale=8.5, seed=0)).latents) > 1e-2
 
 
+def test_what_its_one_row_does_not_read_is_told(replica: Replica) -> None:
+    made = replica("sd-lcm")
+    asked = partial(a_spec, made.folder, sampler="lcm", num_inference_steps=2)
+    vain = {"negative_prompt": "blue", "guidance_rescale": 0.7, "guidance_end": 0.5}
+    state = prepare(made.denoiser, asked(guidance_scale=8.5, **vain))
+    assert [warning.field for warning in state.warnings] == list(vain)
+    plain = prepare(made.denoiser, asked(guidance_scale=8.5))
+    assert plain.warnings == ()
+
+
 def test_a_worker_that_warms_up_with_it_measures_one_row_for_a_guided_picture(
     replica: Replica,
 ) -> None:

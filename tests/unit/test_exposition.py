@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.exposition import Exposition, merged
@@ -24,6 +25,8 @@ class Process:
         registry = CollectorRegistry()
         self.claims = Counter("darkroom_claims_total", "Claims.", ["kind"], registry=registry)
         self.steps = Histogram("darkroom_step_seconds", "Steps.", registry=registry, buckets=(1,))
+        self.claims.labels("own")
+        self.registry = registry
         self.exposition = Exposition(registry, place)
 
     def told(self, shared: CollectorRegistry = NOTHING) -> dict[tuple[str, str], float]:
@@ -114,6 +117,47 @@ def test_the_next_of_the_same_name_takes_the_socket_over(folder: Path) -> None:
     second.exposition.stop()
     first.exposition.stop()
     assert list(folder.iterdir()) == []
+
+
+class Faulty:
+    """A collector whose metric cannot be told."""
+
+    def collect(self) -> Iterator[Metric]:
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+def test_a_metric_that_fails_once_does_not_silence_the_process(
+    two: tuple[Process, Process], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, other = two
+    faulty = Faulty()
+    other.registry.register(faulty)
+    assert asked.told()["darkroom_process_up", "worker 1"] == 0
+    other.registry.unregister(faulty)
+    assert asked.told()["darkroom_claims_total", "worker 1"] == 0
+    assert "what this process counts cannot be told" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["not there/a.sock", f"{'long' * 30}.sock", "taken.sock"])
+def test_a_socket_that_cannot_be_had_keeps_nobody_from_starting(
+    folder: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "taken.sock").write_text("a file of somebody's")
+    process = Process(folder / place)
+    process.exposition.start()
+    process.exposition.stop()
+    assert "others cannot tell what this process counts" in caplog.text
+    assert (folder / "taken.sock").read_text() == "a file of somebody's"
+
+
+def test_a_folder_to_which_others_may_write_is_not_trusted(
+    two: tuple[Process, Process], folder: Path
+) -> None:
+    folder.chmod(0o777)
+    assert ("darkroom_process_up", "worker 1") not in two[0].told()
+    late = Process(folder / "late.sock")
+    late.exposition.start()
+    assert not (folder / "late.sock").exists()
 
 
 def test_a_process_without_a_socket_is_told_of_alone_and_without_a_label() -> None:
