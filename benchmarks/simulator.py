@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from server import __version__
+from benchmarks.sleeping import a_worker
 from server.catalog import load_catalog
 from server.config import Settings
 from server.log import configure
 from server.metrics import WorkerMetrics
-from server.storage import open_store
-from server.workers.engine import Engine
-from server.workers.link import connect
 from server.workers.main import Counting
 from server.workers.simulated import (
     FlatLatents,
@@ -32,9 +28,7 @@ from server.workers.simulated import (
     SimulatedDenoiser,
     SimulatedState,
 )
-from server.workers.studio import EngineStudio
 from server.workers.warmup import WarmUp
-from server.workers.worker import BatchWorker
 
 
 class NoGauge:
@@ -88,26 +82,8 @@ def main(checkpoint: str, milliseconds: str, each_row: str = "0", decode: str = 
             native_pixels=pixels, decode_seconds=seconds, call_seconds=lambda r: step + row * r
         )
     speed = WarmUp(denoiser, card, 2 * settings.capacity, NoGauge()).run()
-    name, metrics = f"simulated-{uuid.uuid4().hex[:6]}", WorkerMetrics(CollectorRegistry())
-    studio = EngineStudio(
-        Engine(denoiser, max_step_pixels=speed.full_rows * speed.native_pixels),
-        open_store(settings.storage, settings.data_dir),
-        capacity=settings.capacity,
-        worker=name,
-        version=__version__,
-        metrics=metrics,
-        peak_memory_bytes=lambda: 0,
-        speed=speed,
-    )
-    BatchWorker(
-        settings,
-        checkpoint,
-        studio,
-        redis=connect(settings.redis),
-        name=name,
-        device="none",
-        observer=Counting(metrics),
-    ).work()
+    metrics = WorkerMetrics(CollectorRegistry())
+    a_worker(settings, checkpoint, denoiser, speed, metrics, Counting(metrics)).work()
 
 
 if __name__ == "__main__":

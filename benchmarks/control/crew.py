@@ -14,7 +14,6 @@ import json
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,17 +24,13 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.control.proc import threads_seconds
 from benchmarks.pictures import grainy
-from server import __version__
+from benchmarks.sleeping import a_worker
 from server.config import Settings
 from server.forecast import Speed
 from server.log import configure
 from server.metrics import WorkerMetrics
-from server.storage import open_store
 from server.workers import publish
-from server.workers.engine import Engine
-from server.workers.link import connect
 from server.workers.simulated import FlatPicture, SimulatedDenoiser, SimulatedState
-from server.workers.studio import EngineStudio
 from server.workers.worker import BatchWorker
 
 CHECKPOINT = "sd-v1-5"
@@ -116,7 +111,7 @@ def main(number: str) -> None:
     configure(settings.log_format, settings.log_level)
     encoding = Stopwatch()
     publish.encode_png = encoding.around(publish.encode_png)
-    workers = [a_worker(settings) for _ in range(int(number))]
+    workers = [asleep(settings) for _ in range(int(number))]
     threads = [threading.Thread(target=worker.work) for worker in workers]
     for thread in threads:
         thread.start()
@@ -130,24 +125,11 @@ def main(number: str) -> None:
         thread.join()
 
 
-def a_worker(settings: Settings) -> BatchWorker:
+def asleep(settings: Settings) -> BatchWorker:
     """Real but for its model."""
     denoiser = GrainyDenoiser(step_seconds=SPEED.step_seconds)
-    name, metrics = f"simulated-{uuid.uuid4().hex[:6]}", WorkerMetrics(CollectorRegistry())
-    studio = EngineStudio(
-        Engine(denoiser, max_step_pixels=SPEED.full_rows * SPEED.native_pixels),
-        open_store(settings.storage, settings.data_dir),
-        capacity=settings.capacity,
-        worker=name,
-        version=__version__,
-        metrics=metrics,
-        peak_memory_bytes=lambda: 0,
-        speed=SPEED,
-    )
-    redis = connect(settings.redis)
-    return BatchWorker(
-        settings, CHECKPOINT, studio, redis=redis, name=name, device="none", observer=Nobody()
-    )
+    metrics = WorkerMetrics(CollectorRegistry())
+    return a_worker(settings, CHECKPOINT, denoiser, SPEED, metrics, Nobody())
 
 
 if __name__ == "__main__":
