@@ -13,7 +13,10 @@ from server import private
 from server.config import Settings
 
 
-def test_a_private_server_shares_nothing_with_the_one_that_is_set_up_here(tmp_path: Path) -> None:
+def test_a_private_server_shares_nothing_with_the_one_that_is_set_up_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DARKROOM_THREADS", raising=False)
     (tmp_path / "darkroom.toml").write_text(
         'redis = "redis://production"\nstorage = "s3://pictures"\ndefault_checkpoint = "other"\n'
         'host = "0.0.0.0"\nmetrics_port = 9100\nthreads = 3\n'

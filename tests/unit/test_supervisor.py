@@ -254,7 +254,8 @@ def test_gateways_share_connections_and_streams() -> None:
     assert share_of_clients(settings) == {"max_connections": 34, "max_streams": 3}
 
 
-def test_children_are_not_told_what_nobody_has_said() -> None:
+def test_children_are_not_told_what_nobody_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DARKROOM_THREADS", raising=False)
     assert environment(Settings(gateways=2)) == {"DARKROOM_GATEWAYS": "2"}
 
 
