@@ -42,6 +42,7 @@ class Subject:
 
     def draw_with_engine(self) -> None:
         """All specs through the engine, `IN_FLIGHT` at a time, as a worker would."""
+        self.denoiser.make_room()  # else it alone would know the prompts from the round before
         engine = Engine(self.denoiser, max_step_pixels=10**12)
         waiting, in_flight = list(reversed(self.specs)), 0
         self.rows, self.decodes = [], []
@@ -113,7 +114,7 @@ def mixed_specs(size: int) -> list[TextToImage]:
     return [
         a_spec(
             seed=seed,
-            prompt=f"a red circle on a blue background {seed % 8}",
+            prompt=f"a red circle on a blue background {seed}",
             width=size,
             height=size,
             num_inference_steps=draw.choice(STEPS),

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 import server
 from benchmarks.shortcuts import EXACT, TOGETHER, Way, a_request
-from benchmarks.timing import Figure, alternate, median_ratio, noted
+from benchmarks.timing import Figure, median_ratio, noted, on_one_core
 from server.catalog import load_catalog
 from server.models.diffusion import LatentDiffusion
 from server.models.loading import load
@@ -45,7 +45,7 @@ def int8_figures(rounds: int) -> Iterator[Figure]:
     for count in (1, TOGETHER):
         specs = [a_request(seed) for seed in range(count)]
         ways = {EXACT: Way(exact, specs), INT8: Way(kept, specs)}
-        seconds = alternate(ways, rounds)
+        seconds = on_one_core(ways, rounds)
         yield noted(
             f"(m) int8, demo, {count} at once over as many exact ones",
             median_ratio(seconds[EXACT], seconds[INT8]),
@@ -62,7 +62,7 @@ def real_size_figure(rounds: int) -> Figure:
     kept = deepcopy(exact)
     quantize(kept, Quantization.INT8, torch.device("cpu"))
     ways = {EXACT: exact, INT8: kept}
-    seconds = alternate({name: _call(unet) for name, unet in ways.items()}, rounds)
+    seconds = on_one_core({name: _call(unet) for name, unet in ways.items()}, rounds)
     return noted(
         "(n) int8, a UNet call of SD v1's size over an exact one",
         median_ratio(seconds[EXACT], seconds[INT8]),
@@ -78,7 +78,7 @@ def preview_figures(rounds: int) -> Iterator[Figure]:
     for side in PREVIEWED:
         latents = torch.randn(1, 4, side // 8, side // 8)
         runs = {"full": _decoding(full, latents), "tiny": _decoding(tiny, latents)}
-        seconds = alternate(runs, rounds)
+        seconds = on_one_core(runs, rounds)
         yield noted(
             f"(o) a tiny autoencoder's decode of {side} x {side}",
             median_ratio(seconds["full"], seconds["tiny"]),
@@ -94,7 +94,7 @@ def few_steps_figure(rounds: int) -> Figure:
     denoiser = _demo(Quantization.NONE)
     own = [a_request(seed) for seed in range(TOGETHER)]
     few = [spec.model_copy(update=FEW) for spec in own]
-    seconds = alternate({"own": Way(denoiser, own), "few": Way(denoiser, few)}, rounds)
+    seconds = on_one_core({"own": Way(denoiser, own), "few": Way(denoiser, few)}, rounds)
     return noted(
         f"(p) 4 unguided steps over {own[0].num_inference_steps} guided ones, demo",
         median_ratio(seconds["own"], seconds["few"]),

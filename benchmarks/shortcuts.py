@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.step import distance
-from benchmarks.timing import Figure, alternate, median_ratio, noted
+from benchmarks.timing import Figure, median_ratio, noted, on_one_core
 from server.catalog import load_catalog
 from server.models.diffusion import LatentDiffusion
 from server.models.loading import load
@@ -98,11 +96,7 @@ def figures(rounds: int) -> Iterator[Figure]:
     one, many = ways(1), ways(TOGETHER)
     mixed = zip(many[EXACT].specs, many["cache_interval 3"].specs, strict=True)
     many[HALF] = Way(denoiser, [pair[seed % 2] for seed, pair in enumerate(mixed)])
-    # One core's own seconds: they are the same whatever else the machine does meanwhile.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    alone, together = (alternate(each, rounds, time.process_time) for each in (one, many))
-    torch.set_num_threads(threads)
+    alone, together = (on_one_core(each, rounds) for each in (one, many))
     for name in list(ASKED)[1:]:
         by_itself = median_ratio(alone[EXACT], alone[name])
         each = 1000 * statistics.median(together[name]) / TOGETHER  # of one core

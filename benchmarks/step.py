@@ -16,7 +16,15 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 
 from benchmarks.drawing import Subject
-from benchmarks.timing import Figure, alternate, at_least, at_most, median_ratio, noted
+from benchmarks.timing import (
+    Figure,
+    alternate,
+    at_least,
+    at_most,
+    median_ratio,
+    noted,
+    on_one_core,
+)
 from server.catalog import Card
 from server.workers.compiling import Compiling
 from server.workers.engine import Engine
@@ -112,12 +120,12 @@ def compiled_figure(
     anew = _learned(blocks, card, folder)
     torch.compiler.reset()
     kept = _learned(blocks, card, folder)
-    seconds = alternate(
+    seconds = on_one_core(
         {"eager": plain.draw_with_engine, "compiled": blocks.draw_with_engine}, rounds
     )
     gain = median_ratio(seconds["eager"], seconds["compiled"])
     ways = {"eager": plain.denoiser._unet, "compiled": blocks.denoiser._unet}
-    by_rows = {rows: alternate(_calls(ways, rows), rounds) for rows in ROWS}
+    by_rows = {rows: on_one_core(_calls(ways, rows), rounds) for rows in ROWS}
     calls = ", ".join(
         f"{median_ratio(each['eager'], each['compiled']):.2f}x at {rows} rows"
         for rows, each in by_rows.items()

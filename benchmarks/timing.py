@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -60,6 +62,19 @@ def alternate(
             if number:
                 seconds[name].append(clock() - began)
     return seconds
+
+
+def on_one_core(
+    contestants: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """As `alternate`, in this process' own seconds on one core: the same whatever else the machine
+    does meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return alternate(contestants, rounds, time.process_time)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def median_ratio(over: list[float], under: list[float]) -> float:

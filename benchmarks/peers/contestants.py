@@ -19,7 +19,7 @@ from benchmarks.peers.xinference import Xinference
 
 DARKROOM, LOCK, GROUPS = "Darkroom", "lock around pipeline", "request batching"
 LITSERVE, BENTOML, XINFERENCE = "LitServe", "BentoML", "Xinference"
-MOST = 8
+MOST = 16
 """Pictures in a batch of those who batch requests."""
 
 

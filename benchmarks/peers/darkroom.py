@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,9 +24,11 @@ class Darkroom:
 
     @contextlib.contextmanager
     def open(self, checkpoint: Checkpoint) -> Iterator[Place]:
-        """With the settings that it has by itself."""
+        """With the settings that it has by itself, but for one."""
         here = psutil.Process()
         before = {child.pid for child in here.children()}
+        # It stands still for minutes, which it would take for a call that hangs.
+        os.environ["DARKROOM_HANG_SECONDS"] = "3600"
         with private.private_server(Settings(catalog=checkpoint.catalog), checkpoint.name) as url:
             yield Place(url, [child.pid for child in here.children() if child.pid not in before])
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.peers.orders import Mix, Order
 
 BUSIEST = 0.9
 """The share that a bar is about: there and at once everybody does the same work."""
+FRESH = 1000
+"""Seeds of a round; no two orders of a race have the same."""
 MIXED, USUAL = "at once", "at once, all alike"
 
 
@@ -56,20 +58,24 @@ class Course:
     wave: int = 32
     """How many come at once."""
 
-    def waves(self) -> list[Load]:
-        """Those that come at once."""
-        usual = self.mix.usual()
-        return [at_once(MIXED, self.mix.orders(self.wave)), at_once(USUAL, usual.orders(self.wave))]
+    def waves(self, number: int) -> list[Load]:
+        """Those of a round that come at once."""
+        first = FRESH * number
+        mixed, usual = self.mix.orders(self.wave, first), self.mix.usual()
+        return [at_once(MIXED, mixed), at_once(USUAL, usual.orders(self.wave, first + self.wave))]
 
-    def loads(self, capacity: float, number: int) -> Iterator[Load]:
+    def loads(self, capacity: float, number: int) -> list[Load]:
         """All of a round. Its number is the seed, so that rounds differ and peers do not.
 
         Args:
             capacity: orders a second that a serial server draws.
         """
-        mixed, usual = self.waves()
-        yield from (mixed, usual)
+        loads, first = self.waves(number), FRESH * number + 2 * self.wave
         for share, count in self.shares.items():
-            orders = random.Random(number).choices(mixed.orders, k=count)
-            moments = poisson(share * capacity, count, number)
-            yield Load(share_name(share), orders, moments, share, watched=share < BUSIEST)
+            orders, moments = (
+                self.mix.orders(count, first),
+                poisson(share * capacity, count, number),
+            )
+            loads.append(Load(share_name(share), orders, moments, share, watched=share < BUSIEST))
+            first += count
+        return loads

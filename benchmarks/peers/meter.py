@@ -44,6 +44,12 @@ class Tree:
                 resident += process.memory_info().rss
         return resident
 
+    def send(self, signum: int) -> None:
+        """A signal to each."""
+        for process in self._living():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signum)
+
     def _living(self) -> Iterator[psutil.Process]:
         for root in self._roots:
             with contextlib.suppress(psutil.NoSuchProcess):

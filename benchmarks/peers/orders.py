@@ -52,12 +52,13 @@ class Mix:
     guidance: Sequence[float] = (4.0, 4.0, 7.5, 1.0)
     samplers: Sequence[str] = ("dpmpp_2m", "dpmpp_2m", "euler", "euler_a")
 
-    def orders(self, count: int) -> list[Order]:
-        """The same every time."""
+    def orders(self, count: int, first: int = 0) -> list[Order]:
+        """The same kinds every time, in the same order. `first` is the seed of the first: with
+        another no prompt is the same, as somebody may keep what was encoded."""
         draw = random.Random(0)
         return [
             Order(
-                prompt=f"a {COLOURS[seed % 8]} circle on a {COLOURS[(seed + 3) % 8]} background",
+                prompt=_prompt(seed),
                 width=(side := draw.choice(self.sides)),
                 height=side,
                 num_inference_steps=draw.choice(self.steps),
@@ -65,13 +66,18 @@ class Mix:
                 sampler=draw.choice(self.samplers),
                 seed=seed,
             )
-            for seed in range(count)
+            for seed in range(first, first + count)
         ]
 
     def usual(self) -> Mix:
         """Everybody leaves the defaults alone, which is what request-level batching hopes for."""
         steps = sorted(self.steps)[len(self.steps) // 2]
         return Mix(self.sides[:1], [steps], self.guidance[:1], self.samplers[:1])
+
+
+def _prompt(seed: int) -> str:
+    circle, background = COLOURS[seed % 8], COLOURS[(seed + 3) % 8]
+    return f"a {circle} circle on a {background} background, {seed}"
 
 
 def groups(orders: Sequence[Order], most: int) -> Iterator[list[int]]:

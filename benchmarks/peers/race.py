@@ -6,9 +6,11 @@ import asyncio
 import base64
 import contextlib
 import json
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,7 @@ import httpx
 from benchmarks.peers.client import Exact, Run, check, offer, pixels
 from benchmarks.peers.contestants import DARKROOM, LOCK
 from benchmarks.peers.loads import MIXED, USUAL, Course, Load, at_once
+from benchmarks.peers.meter import Tree
 from benchmarks.peers.orders import Order
 from benchmarks.peers.places import Checkpoint, Peer, Place
 
@@ -27,6 +30,8 @@ WARM = 8
 """Orders of each wave that everybody draws before it counts."""
 HOPELESS = 0.5
 """Of the serial capacity: whoever draws fewer when all are alike would only pile up others."""
+AWAKE_SECONDS = 1.0
+"""Before it gets something to do, so that its processes know of each other again."""
 WAVES = 3
 """Of the server with the lock, to learn the serial capacity."""
 
@@ -65,6 +70,15 @@ class Runner:
     peer: Peer
     place: Place
 
+    def sleep(self) -> None:
+        """All its processes stand still: what a server does by itself is not done at the expense
+        of whose turn it is."""
+        Tree(self.place.pids).send(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """They go on."""
+        Tree(self.place.pids).send(signal.SIGCONT)
+
 
 @dataclass(slots=True)
 class Race:
@@ -81,12 +95,11 @@ class Race:
 def race(
     checkpoint: Checkpoint, course: Course, peers: Mapping[str, Peer], rounds: int, say: Say
 ) -> Race:
-    """Everybody's server runs all the time, but only one at a time has something to do. Who cannot
-    be had is left out and said; those whom the bars are about have to be there."""
-    waves = course.waves()
-    orders = [order for wave in waves for order in wave.orders]
-    say("drawing what the pictures have to look like")
-    exact = dict(zip(orders, map(pixels, bare(checkpoint, orders)[1]), strict=True))
+    """Everybody's server is there all the time, but all processes of those whose turn it is not
+    stand still. Who cannot be had is left out and said; those whom the bars are about have to be
+    there."""
+    waves = course.waves(rounds)
+    exact = _exact(checkpoint, waves)
     with contextlib.ExitStack() as stack:
         runners, missing = _open(stack, checkpoint, peers, say)
         for runner in runners.values():
@@ -95,7 +108,7 @@ def race(
         found = Race(checkpoint.name, _capacity(runners[LOCK], waves[0], exact), [], missing)
         say(f"serial capacity: {found.capacity:.2f} pictures a second")
         for number in range(rounds):
-            for entry in _round(checkpoint, course, runners, found.capacity, number, exact):
+            for entry in _round(checkpoint, course, runners, found.capacity, number):
                 found.entries.append(entry)
                 say(_line(entry, rounds))
     return found
@@ -108,7 +121,10 @@ def _open(
     for name, peer in peers.items():
         say(f"starting {name}")
         try:
-            runners[name] = Runner(peer, stack.enter_context(peer.open(checkpoint)))
+            runner = Runner(peer, stack.enter_context(peer.open(checkpoint)))
+            stack.callback(runner.wake)  # else it could not end
+            runner.sleep()
+            runners[name] = runner
         except (RuntimeError, subprocess.CalledProcessError, httpx.HTTPError) as error:
             if name in NEEDED:
                 raise
@@ -140,11 +156,12 @@ def _round(
     runners: Mapping[str, Runner],
     capacity: float,
     number: int,
-    exact: Exact,
 ) -> Iterator[Entry]:
-    yield _bare_entry(checkpoint, course.waves()[0].orders, number)
+    loads = course.loads(capacity, number)
+    exact = _exact(checkpoint, loads)
+    yield _bare_entry(checkpoint, loads[0].orders, number)
     names = turns(list(runners), number)
-    for load in course.loads(capacity, number):
+    for load in loads:
         for name in list(names):
             entry = _entry(name, load, number, _run(runners[name], load, exact))
             yield entry
@@ -156,8 +173,17 @@ def _hopeless(entry: Entry, capacity: float) -> bool:
     return entry.pictures_a_second < HOPELESS * capacity
 
 
+def _exact(checkpoint: Checkpoint, loads: Sequence[Load]) -> Exact:
+    """What the pictures have to look like."""
+    orders = [order for load in loads for order in load.orders]
+    return dict(zip(orders, map(pixels, bare(checkpoint, orders)[1]), strict=True))
+
+
 def _run(runner: Runner, load: Load, exact: Exact) -> Run:
+    runner.wake()
+    time.sleep(AWAKE_SECONDS)
     run = asyncio.run(offer(runner.peer, runner.place, load))
+    runner.sleep()
     check(run, exact)
     return run
 

@@ -65,14 +65,20 @@ def row(found: Sequence[Entry]) -> Row:
         load=found[0].load,
         share=found[0].share,
         pictures_a_second=statistics.median(entry.pictures_a_second for entry in found),
-        p50=statistics.median(percentile(entry, 50) for entry in found),
-        p95=statistics.median(percentile(entry, 95) for entry in found),
-        p99=statistics.median(percentile(entry, 99) for entry in found),
+        p50=_waited(drawn, 50),
+        p95=_waited(drawn, 95),
+        p99=_waited(drawn, 99),
         preview_p50=statistics.median(previews) if previews else None,
         cpu_seconds=statistics.median(cpu) if cpu else float("nan"),
         peak_bytes=max(entry.peak_bytes for entry in found),
         errors=sum(len(entry.errors) for entry in found),
     )
+
+
+def _waited(drawn: Sequence[Entry], percent: float) -> float:
+    """Not a number where there was no server to wait for, or nothing was drawn in any round."""
+    found = [percentile(entry, percent) for entry in drawn if entry.peer != BARE]
+    return statistics.median(found) if found else float("nan")
 
 
 def entries(race: Race, peer: str, load: str) -> list[Entry]:

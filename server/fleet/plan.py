@@ -69,6 +69,7 @@ class Pace(Frozen):
     smallest: tuple[float, float] | None = None
     full_rows: int | None = Field(default=None, gt=0)
     exponent: float = Field(default=1.0, gt=0)
+    guided_rows: int = Field(default=2, ge=1, le=2, description="Of a guided picture.")
     decode_seconds: float = Field(default=0.0, ge=0)
     decode_curve: tuple[tuple[int, float], ...] = Field(default=(), description="Pixels, seconds.")
     decode_pixels: int = Field(default=0, ge=0, description="That are decoded at once; 0: all.")
@@ -210,7 +211,7 @@ def _speed(pace: Pace, card: Card) -> Speed | None:
     return Speed(
         native_pixels=card.native_size**2,
         full_rows=pace.full_rows or worthwhile_rows(pace.curve),
-        **pace.model_dump(include={"curve", "smallest", "exponent", *DECODING}),
+        **pace.model_dump(include={"curve", "smallest", "exponent", "guided_rows", *DECODING}),
     )
 
 

@@ -166,7 +166,7 @@ class _Simulation:
             Ticket(
                 generation=number,
                 bucket=(spec.width, spec.height),
-                rows=2 if spec.guided else 1,
+                rows=self.crew.speed.guided_rows if spec.guided else 1,
                 pixels=spec.width * spec.height,
                 left=stage.expected_steps // images,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,9 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+AHEAD = 2
+"""UNet calls that a GPU may have before it while the host goes on."""
 
 INSTRUCTIONS = {
     torch.bfloat16: ("amx_bf16", "avx512_bf16"),
@@ -91,6 +95,27 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Pace:
+    """Keeps the host from running ahead of a GPU. Else, where calls are quickly launched, who comes
+    or is canceled would wait behind all that were, and a step's time would be that of launching
+    it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: deque[torch.cuda.Event] = deque()
+
+    def keep(self) -> None:
+        """Before a UNet call: waits until at most `AHEAD` are not done. The device never idles for
+        it. Nothing on a CPU, which does each call at once."""
+        if self._device.type != "cuda":
+            return
+        if len(self._marks) == AHEAD:
+            self._marks.popleft().synchronize()
+        mark = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        mark.record(torch.cuda.current_stream(self._device))
+        self._marks.append(mark)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ for the device: all numbers are there before the first step. Knows no prompts an
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,12 +50,16 @@ class Turn:
         self._states = list(states)
         self._noise = noise
         self._found = found
+        self._drawn: list[torch.Tensor | None] | None = None
         self._stepped: list[Stepped] | None = None
 
     def stepped(self, number: int) -> Stepped:
         """What follows for this ticket of the call."""
+        if self._drawn is None:
+            # Kept where what follows fails: a generator that draws twice draws another picture.
+            self._drawn = _drawn(self._states)
         if self._stepped is None:
-            self._stepped = _stepped(self._states, self._noise, self._found)
+            self._stepped = _stepped(self._states, self._drawn, self._noise, self._found)
         return self._stepped[number]
 
 
@@ -83,12 +87,15 @@ def _scale(state: State) -> torch.Tensor:
 
 
 def _stepped(
-    states: Sequence[State], noise: torch.Tensor, found: torch.Tensor | None
+    states: Sequence[State],
+    drawn: Sequence[torch.Tensor | None],
+    noise: torch.Tensor,
+    found: torch.Tensor | None,
 ) -> list[Stepped]:
     guided = _guided(states, noise)
     written = [
-        (state, state.recurrence, mine)
-        for state, mine in zip(states, guided, strict=True)
+        (state, state.recurrence, mine, own)
+        for state, mine, own in zip(states, guided, _there(states, drawn), strict=True)
         if state.recurrence
     ]
     latents = iter(_next_latents(written) if written else ())
@@ -138,19 +145,18 @@ def _rescaled(guided: torch.Tensor, conditional: torch.Tensor, share: float) -> 
 
 
 def _next_latents(
-    written: Sequence[tuple[State, Recurrence, torch.Tensor]],
+    written: Sequence[tuple[State, Recurrence, torch.Tensor, torch.Tensor | None]],
 ) -> Sequence[torch.Tensor]:
     """Sums of as many terms as the longest has; shorter ones add their latents times nothing. So a
     ticket's sum is the same, to the last bit, whoever else is there."""
-    states = [state for state, _, _ in written]
-    noises = _drawn(states)
-    sums = [recurrence.terms[state.steps_done] for state, recurrence, _ in written]
-    numbers = torch.stack([r.numbers[state.steps_done] for state, r, _ in written])
+    states = [state for state, _, _, _ in written]
+    sums = [recurrence.terms[state.steps_done] for state, recurrence, _, _ in written]
+    numbers = torch.stack([r.numbers[state.steps_done] for state, r, _, _ in written])
     parts = []
     for slot in range(max(map(len, sums))):
         factors = [
             _factor(terms[slot], state, guided, noise) if slot < len(terms) else state.latents
-            for terms, (state, _, guided), noise in zip(sums, written, noises, strict=True)
+            for terms, (state, _, guided, noise) in zip(sums, written, strict=True)
         ]
         parts.append(numbers[:, slot].view(-1, 1, 1, 1) * torch.cat(factors))  # in float32
     mixed = functools.reduce(torch.add, parts)
@@ -169,18 +175,26 @@ def _factor(
 
 
 def _drawn(states: Sequence[State]) -> list[torch.Tensor | None]:
-    """Noise of this step, each from its ticket's own generator, moved to the device at once."""
+    """Noise of this step on the host, each from its ticket's own generator."""
     asked = [(s, s.recurrence.noise[s.steps_done] if s.recurrence else None) for s in states]
-    drawn = [
-        torch.randn(s.latents.shape, generator=s.step_arguments.get("generator"), dtype=dtype)
+    return [
+        None
+        if dtype is None
+        else torch.randn(s.latents.shape, generator=s.step_arguments.get("generator"), dtype=dtype)
         for s, dtype in asked
-        if dtype is not None
     ]
-    if not drawn:
-        return [None] * len(states)
-    device, noise = states[0].latents.device, torch.cat(drawn)
+
+
+def _there(
+    states: Sequence[State], drawn: Sequence[torch.Tensor | None]
+) -> Iterator[torch.Tensor | None]:
+    """On the device, moved at once."""
+    asked = [each for each in drawn if each is not None]
+    if not asked:
+        return iter(drawn)
+    device, noise = states[0].latents.device, torch.cat(asked)
     if device.type == "cuda":
         noise = noise.pin_memory()  # else the host waits until it is copied
     moved = noise.to(device, non_blocking=True)
-    there = iter(moved.split_with_sizes([1] * len(drawn)))
-    return [None if dtype is None else next(there) for _, dtype in asked]
+    there = iter(moved.split_with_sizes([1] * len(asked)))
+    return iter([None if each is None else next(there) for each in drawn])

@@ -9,6 +9,8 @@ import torch
 
 from server.errors import DeviceLost, OutOfMemory
 from server.models.device import (
+    AHEAD,
+    Pace,
     choose_device,
     choose_dtype,
     compute_on,
@@ -118,3 +120,32 @@ def test_a_thread_keeps_its_cores_whatever_others_say_before_it_computes(one_cor
         publisher.submit(compute_on, 1).result()
         assert engine.submit(torch.get_num_threads).result() == 2
         assert publisher.submit(torch.get_num_threads).result() == 1
+
+
+class Mark:
+    """A CUDA event that writes down when somebody waits for it."""
+
+    made = 0
+
+    def __init__(self, waited: list[int]) -> None:
+        Mark.made += 1
+        self.number, self._waited = Mark.made, waited
+
+    def record(self, stream: object) -> None:
+        """Of which stream does not matter here."""
+
+    def synchronize(self) -> None:
+        self._waited.append(self.number)
+
+
+def test_the_host_is_at_most_two_calls_ahead_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(Mark, "made", 0)
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: Mark(waited))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    pace = Pace(torch.device("cuda"))
+    for call in range(1, 6):
+        pace.keep()
+        assert waited == list(range(1, call - AHEAD + 1))
+    Pace(torch.device("cpu")).keep()
+    assert Mark.made == 5

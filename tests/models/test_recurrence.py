@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from server.errors import OutOfMemory
 from server.models.loading import load
 from server.models.recurrence import MOST_STEPS, Of, Recurrence, Recurrences, record
 from server.models.samplers import Samplers
@@ -226,6 +227,29 @@ def test_a_call_that_is_made_again_draws_no_noise_twice(v1: Checkpoint) -> None:
     assert torch.equal(state.step_arguments["generator"].get_state(), before)
     step(v1.denoiser, [state])
     assert not torch.equal(state.step_arguments["generator"].get_state(), before)
+
+
+def test_what_fails_after_the_noise_was_drawn_draws_none_again(
+    v1: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [a_spec(sampler=Sampler.EULER_A, seed=seed) for seed in (1, 2)]
+    first, second = (prepare(v1.denoiser, spec) for spec in specs)
+    turn = v1.denoiser.predict([first, second])
+    with monkeypatch.context() as full:
+        full.setattr("server.models.turn._next_latents", raising(OutOfMemory("full")))
+        with pytest.raises(OutOfMemory):
+            v1.denoiser.advance(first, turn[0])
+    v1.denoiser.advance(second, turn[1])
+    while second.steps_done < second.steps_total:
+        step(v1.denoiser, [second])
+    assert apart(second.latents, draw(v1.denoiser, specs[1]).latents) < BAR
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("sampler", [*WRITTEN, Sampler.UNIPC])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 pytest.importorskip("psutil")
+
+import psutil
 
 from benchmarks.peers import client, group_server, loads, meter, race, report, run
 from benchmarks.peers.contestants import DARKROOM, GROUPS, LITSERVE, LOCK
@@ -145,7 +150,38 @@ def test_a_round_offers_shares_of_the_serial_capacity() -> None:
     for share, count in COURSE.shares.items():
         load = found[share_name(share)]
         assert len(load.orders) == len(load.at) == count
-        assert set(load.orders) <= set(found[MIXED].orders)
+        assert [order.kind for order in load.orders] == [order.kind for order in MIX.orders(count)]
+
+
+def test_no_prompt_comes_twice_in_a_race() -> None:
+    prompts = [
+        order.prompt
+        for number in range(3)
+        for load in COURSE.loads(100.0, number)
+        for order in load.orders
+    ]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_who_sleeps_uses_no_processor_until_it_is_woken() -> None:
+    counting = [sys.executable, "-uc", "print('counts', flush=True)\nwhile True: pass"]
+    with subprocess.Popen(counting, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        runner = race.Runner(Painter(), Place("http://nowhere", [process.pid]))
+        runner.sleep()
+        here = psutil.Process(process.pid)
+        until(lambda: here.status() == psutil.STATUS_STOPPED)
+        runner.wake()
+        until(lambda: here.status() != psutil.STATUS_STOPPED)
+        process.kill()
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
 
 
 def test_rounds_begin_with_one_after_the_other() -> None:
