@@ -84,8 +84,10 @@ def serve(
       darkroom serve --redis redis://10.0.0.5:6379/0 --catalog my-cards.toml
     """
     from server.api.openai.names import aliases_of
+    from server.cloud import expect_bucket
     from server.supervisor import Supervisor, refuse_open_house
     from server.terminal import Plain, Terminal
+    from server.tracing import expect_extra
 
     settings = settings_of(
         workers=" ".join(worker) if worker else None,
@@ -109,6 +111,8 @@ def serve(
     default = settings.default_checkpoint or served[0]
     settings = settings.model_copy(update={"default_checkpoint": cards[default].name})
     refuse_open_house(settings)
+    expect_bucket(settings.storage)
+    expect_extra(settings.otlp_endpoint)
     console = Plain() if settings.log_format == "json" else Terminal()
     listener = _listener(settings, fd)
     Supervisor(settings, listener, console, workers=settings.workers.split()).run()
@@ -149,10 +153,14 @@ def gateway(
         log_format=log_format,
     )
     from server.broker.accounts import locked_at
+    from server.cloud import expect_bucket
     from server.listener import refuse_open_door
+    from server.tracing import expect_extra
 
     _need_redis(settings)
     refuse_open_door(settings, locked=locked_at(settings.redis))
+    expect_bucket(settings.storage)
+    expect_extra(settings.otlp_endpoint)
     cards, listener = load_catalog(settings.catalog), _listener(settings, fd)
     if settings.gateways > 1:
         from server.supervisor import Supervisor
@@ -196,8 +204,12 @@ def run_one_worker(
     _need_redis(settings)
     card = load_catalog(settings.catalog)[checkpoint]
     from server.broker.entrance import expect_worker
+    from server.cloud import expect_bucket
+    from server.tracing import expect_extra
 
     expect_worker(settings.redis, card.name)
+    expect_bucket(settings.storage)
+    expect_extra(settings.otlp_endpoint)
     logging.getLogger("darkroom.worker").info("importing torch and diffusers")
     from server.workers.main import run_worker
 

@@ -8,6 +8,7 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -16,6 +17,9 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+"""How the URL of a Redis may begin."""
 
 
 class Settings(BaseSettings):
@@ -54,10 +58,18 @@ class Settings(BaseSettings):
     )
     redis: str = Field(
         "",
-        description="redis:// or unix:// URL of a Redis 6.2 or newer. Empty: `serve` starts one.",
+        description="URL of a Redis 6.2 or newer: redis://, rediss:// (TLS), unix://, or "
+        "redis+sentinel:// and rediss+sentinel://. Empty: `serve` starts one.",
     )
     storage: str = Field(
         "", description="Image store: a folder, or an s3://, gs:// or az:// URL. Empty: data_dir."
+    )
+    presigned_seconds: int = Field(
+        0,
+        ge=0,
+        le=7 * 86_400,
+        description="Who asks for an image is sent to a URL of the object store that is good for "
+        "so long, where the store gives such out. 0: images come through the gateway.",
     )
     catalog: Path | None = Field(
         None, description="An operator's own checkpoint cards, beside the shipped ones."
@@ -65,6 +77,23 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="One line per event.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe events that are logged."
+    )
+    log_prompts: bool = Field(
+        False,
+        description="The gateway logs the prompts of what it accepts, 1000 characters of each.",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="http:// or https:// URL of an OpenTelemetry collector, such as "
+        "http://localhost:4318, that is told of each request and what became of it; needs the "
+        "extra `tracing`. Empty: no traces.",
+    )
+    trace_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces begun here that are sent. Where a caller sends a "
+        "`traceparent`, that says whether.",
     )
 
     max_body_bytes: int = Field(
@@ -212,11 +241,16 @@ class Settings(BaseSettings):
     hang_seconds: float = Field(
         120.0, gt=0, description="A UNet call longer than this ends the worker process."
     )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address of the side port; see DARKROOM_METRICS_PORT."
+    )
     metrics_port: int = Field(
         0,
         ge=0,
         le=65535,
-        description="A worker's own /metrics port on loopback; `serve` counts up from it. 0: none.",
+        description="The side port, for machines that look after this one: /metrics, /healthz and "
+        "/readyz of a gateway or a worker without a key. Of several gateway processes, and of "
+        "`serve`, the first has it, and tells of all. 0: none.",
     )
     metrics_socket: Path | None = Field(
         None,
@@ -235,12 +269,33 @@ class Settings(BaseSettings):
             raise ValueError(f"must be {rule}, or a live worker has its generations taken over")
         return beat
 
+    @field_validator("metrics_port")
+    @classmethod
+    def _is_another(cls, metrics_port: int, others: ValidationInfo) -> int:
+        """What comes in there needs no key."""
+        if metrics_port and metrics_port == others.data.get("port"):
+            raise ValueError("must be another than port")
+        return metrics_port
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_of_a_collector(cls, url: str) -> str:
+        """A password in it would be in the SDK's log when the collector is away."""
+        if not url:
+            return url
+        where = urlsplit(url)
+        if where.scheme not in ("http", "https") or not where.hostname:
+            raise ValueError("must begin with http:// or https:// and name a host")
+        if "@" in where.netloc or where.query or where.fragment:
+            raise ValueError("holds more than an address: OTEL_EXPORTER_OTLP_HEADERS is for keys")
+        return url
+
     @field_validator("redis")
     @classmethod
     def _is_a_url(cls, url: str) -> str:
         """It may hold a password, so it is not repeated."""
-        if url and not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if url and not url.startswith(SCHEMES):
+            raise ValueError(f"must begin with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}")
         return url
 
     @field_validator("aliases")

@@ -189,8 +189,10 @@ async def _said(place: Path) -> str | None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             reader, writer = await asyncio.open_unix_connection(place)
             try:
-                return (await reader.read()).decode() or None
+                said = await reader.read()
+                # Of one that was killed meanwhile a part may have come.
+                return said.decode() if said.endswith(b"\n") else None
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, UnicodeDecodeError):
         return None

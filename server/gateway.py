@@ -12,7 +12,7 @@ import sys
 from server.api.app import make_server
 from server.catalog import Catalog
 from server.config import Settings
-from server.listener import place_of
+from server.listener import listen_aside, place_of
 
 log = logging.getLogger("darkroom.gateway")
 
@@ -30,9 +30,12 @@ def run_gateway(settings: Settings, catalog: Catalog, listener: socket.socket) -
     most = room_for(settings.max_connections)
     server = make_server(settings.model_copy(update={"max_connections": most}), catalog)
     server.config.timeout_graceful_shutdown = max(1, round(settings.drain_seconds))
+    listeners = [listener]
+    if settings.metrics_port:
+        listeners.append(listen_aside(settings))
     spare_collections()
     log.info("listening on http://%s", place_of(listener))
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
 
 
 def spare_collections() -> None:

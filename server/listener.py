@@ -40,8 +40,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def listen(host: str, port: int, how: str = "--port") -> socket.socket:
+    """A listening socket; port 0 takes a free one. `how` is where another could be chosen.
 
     Raises:
         DarkroomError: the port is in use or the address is not ours; says so.
@@ -52,8 +52,17 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise DarkroomError(
-            f"cannot listen on {host}:{port}: {reason}; choose another port with --port"
+            f"cannot listen on {host}:{port}: {reason}; choose another port with {how}"
         ) from error
+
+
+def listen_aside(settings: Settings) -> socket.socket:
+    """The side port.
+
+    Raises:
+        DarkroomError: as `listen`.
+    """
+    return listen(settings.metrics_host, settings.metrics_port, "DARKROOM_METRICS_PORT")
 
 
 def place_of(listener: socket.socket) -> str:

@@ -12,6 +12,7 @@ ENCODE = json.JSONEncoder(default=str).encode
 CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
 """What they warn of when they are imported concerns their authors: torchao of kernels for other
 devices, and diffusers, which imports it wherever it is installed."""
+PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
@@ -33,7 +34,8 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, logger, message, and the ids of generation and account where there are any."""
+    """Time, level, logger, message, and where there are any, prompts and the ids of generation and
+    account."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
@@ -42,6 +44,8 @@ class ConsoleFormatter(logging.Formatter):
         """Control characters are escaped, so nobody's input can forge a line."""
         line = super().format(record)
         head, *rest = line.split("\n") if record.exc_info else [line]
+        for name in PROMPTS:
+            head += f" {name}: {said}" if (said := getattr(record, name, "")) else ""
         for id in (getattr(record, name, None) for name in ("generation", "account")):
             head = f"{head} [{id}]" if id else head
         return "\n".join(["".join(c if c.isprintable() else repr(c)[1:-1] for c in head), *rest])

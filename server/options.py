@@ -37,8 +37,9 @@ RedisUrl = Annotated[
     str | None,
     _option(
         "--redis",
-        "Redis 6.2 or newer, e.g. redis://127.0.0.1:6379/0 or unix:///run/r.sock. With a password "
-        "better in DARKROOM_REDIS: what is typed here can be seen by others of this machine.",
+        "Redis 6.2 or newer, e.g. redis://127.0.0.1:6379/0, rediss:// with TLS, unix:///run/r.sock "
+        "or redis+sentinel://HOST1,HOST2/MASTER. With a password better in DARKROOM_REDIS: what is "
+        "typed here can be seen by others of this machine.",
         metavar="URL",
     ),
 ]

@@ -140,7 +140,8 @@ def save(
     shown: Shown | None = None,
 ) -> None:
     """Fetch a picture of a record into a file, and show it."""
-    content = checked(client.get(image["url"])).content
+    # To an object store, perhaps; httpx takes the key along to no other host.
+    content = checked(client.get(image["url"], follow_redirects=True)).content
     path.write_bytes(content)
     size, seed = f"{image['width']}x{image['height']}", image["seed"]
     console.print(f"[bold green]{escape(str(path))}[/]  {size}, seed {seed}", soft_wrap=True)

@@ -6,29 +6,25 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
+from server import cloud
 from server.errors import NotFound, Unavailable
-
-if TYPE_CHECKING:
-    from obstore.store import RetryConfig
 
 log = logging.getLogger("darkroom.storage")
 
-RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
-"""obstore's own retries would hold a thread for minutes; whoever waits for a store tries again."""
-
-
+ASK_SECONDS = 10.0
+"""How often a cloud is asked whether it is there and lets us in."""
 LISTED = 200
 """Folders that are listed at once."""
 READERS = 16
@@ -74,6 +70,9 @@ class ImageStore(Protocol):
     def on_failure(self, told: Callable[[], object]) -> None:
         """Call this whenever the store refuses something, on whatever thread."""
 
+    async def lend(self, key: str, seconds: int) -> str | None:
+        """A URL at which anybody may read it for so long, without us; None where there is none."""
+
     def free_bytes(self) -> int | None:
         """How much more can be stored, on the caller's thread; None where there is no telling.
 
@@ -88,6 +87,7 @@ class ObjectImageStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._told: Callable[[], object] = lambda: None
+        self._asked, self._away = time.monotonic() - ASK_SECONDS, False
 
     def on_failure(self, told: Callable[[], object]) -> None:
         """Call this whenever the store refuses something, on whatever thread."""
@@ -96,8 +96,10 @@ class ObjectImageStore:
     def put(self, key: str, data: bytes) -> None:
         """Write whole or not at all: obstore writes a local file aside and renames it, and removes
         what a full disk has cut off."""
+        # In parts, what a killed writer has left would lie in a bucket unseen, and be paid for.
+        about = cloud.about(key) if cloud.of_a_cloud(self._store) else {}
         with self._trying("cannot be written", key):
-            obstore.put(self._store, key, data)
+            obstore.put(self._store, key, data, attributes=about, use_multipart=False)
 
     def read(self, key: str) -> bytes:
         """Read it back, on the caller's thread.
@@ -142,9 +144,30 @@ class ObjectImageStore:
                 for name, keys in parts.items():
                     yield Folder(name, keys)
 
+    async def lend(self, key: str, seconds: int) -> str | None:
+        """A URL at which anybody may read it; None where there is none, or not at the moment."""
+        try:
+            return await cloud.lent(self._store, key, seconds)
+        except (BaseError, OSError) as error:
+            log.warning("the image store gives out no URL of %s: %s", key, error)
+            return None
+
     def free_bytes(self) -> int | None:
-        """Nobody knows."""
+        """Nobody knows. Raises Unavailable where a cloud, which is asked now and then, refuses."""
+        if cloud.of_a_cloud(self._store) and time.monotonic() - self._asked >= ASK_SECONDS:
+            self._ask()
         return None
+
+    def _ask(self) -> None:
+        try:
+            cloud.look(self._store)
+        except (BaseError, OSError) as error:
+            if not self._away:
+                log.error("%s: %s", cloud.fault(error), cloud.first(error))
+            self._away = True
+            self._told()
+            raise Unavailable(cloud.fault(error), retry_after=2.0) from error
+        self._asked, self._away = time.monotonic(), False
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -271,5 +294,5 @@ def open_store(location: str, data_dir: Path) -> ObjectImageStore:
     if location.startswith("file://"):
         return FolderImageStore(Path(unquote(urlsplit(location).path)))
     if "://" in location:
-        return ObjectImageStore(from_url(location, retry_config=RETRIES))
+        return ObjectImageStore(from_url(location, retry_config=cloud.RETRIES))
     return FolderImageStore(Path(location) if location else data_dir / "images")

@@ -125,6 +125,7 @@ class Supervisor:
             command("gateway", "--fd", str(fd)),
             pass_fds=[fd],
             gateways=1,
+            metrics_port=0 if number else settings.metrics_port,
             **share_of_clients(settings),
         )
 
@@ -135,7 +136,7 @@ class Supervisor:
             f"worker {number + 1}",
             command("worker", "--checkpoint", checkpoint),
             device=device or settings.device,
-            metrics_port=settings.metrics_port and settings.metrics_port + number,
+            metrics_port=0,
             threads=share_of_cores(settings.threads, len(self._wanted), os.cpu_count() or 1),
         )
 

@@ -1,6 +1,44 @@
 """Whatever tests start computes on one core, unless it is told otherwise: several processes share
-this machine's, and threads of torch that outnumber its cores wait for each other."""
+this machine's, and threads of torch that outnumber its cores wait for each other. And an S3 API for
+those who ask for one."""
 
+import logging
 import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.s3 import S3Server
 
 os.environ.setdefault("DARKROOM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_s3() -> Iterator[S3Server]:
+    """One for all tests that leave it running."""
+    server = S3Server()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(shared_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty place in it, to which this process has access."""
+    for name, value in shared_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    shared_s3.folder(name)
+    return f"s3://{name}/some/prefix"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a test configures of logs is undone: others look at theirs."""
+    loggers = [logging.getLogger(name) for name in ("", "darkroom", "uvicorn.error")]
+    before = [(logger.handlers[:], logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)

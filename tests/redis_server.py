@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -64,6 +65,11 @@ class RedisServer:
         if self._process:
             self._process.kill()
             self._process.wait()
+
+    def send(self, signum: signal.Signals) -> None:
+        """SIGSTOP freezes it, SIGCONT thaws it."""
+        if self._process:
+            self._process.send_signal(signum)
 
     def close(self) -> None:
         """Kill it and remove its data."""

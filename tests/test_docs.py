@@ -79,6 +79,26 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_the_runbooks_name_alerts_and_metrics_that_there_are() -> None:
+    page = (ROOT / "docs" / "runbooks.md").read_text()
+    alerts = re.findall(r"alert: (\w+)", (ROOT / "docker" / "alerts.yml").read_text())
+    declared = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    metrics = set(re.findall(r'"(darkroom_[a-z_]+)"', declared)) | {"darkroom_process_up"}
+    assert set(re.findall(r"`(Darkroom[A-Z]\w+)`", page)) <= set(alerts)
+    for name in set(re.findall(r"darkroom_[a-z_]+(?=[`{\[])", page)):
+        assert re.sub("_(sum|count|bucket)$", "", name) in metrics or name in metrics, name
+
+
+def test_alerts_lead_to_parts_of_pages_that_there_are() -> None:
+    for place in re.findall(r"runbook\w*: (\S+)", (ROOT / "docker" / "alerts.yml").read_text()):
+        page, _, anchor = place.partition("#")
+        text = (ROOT / page[page.index("docs/") :]).read_text()
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        assert anchor in {
+            re.sub("[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in titles
+        }
+
+
 def test_every_room_is_on_the_architecture_page() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     rooms = [path for path in (ROOT / "server").iterdir() if not path.name.startswith(("_", "."))]

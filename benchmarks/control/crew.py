@@ -29,6 +29,7 @@ from server.config import Settings
 from server.forecast import Speed
 from server.log import configure
 from server.metrics import WorkerMetrics
+from server.spec import AnySpec
 from server.workers import publish
 from server.workers.simulated import FlatPicture, SimulatedDenoiser, SimulatedState
 from server.workers.worker import BatchWorker
@@ -99,7 +100,10 @@ class Nobody:
     def claimed(self) -> None:
         """Nothing."""
 
-    def finished(self, state: str) -> None:
+    def finished(self, state: str, spec: AnySpec | None = None, code: str = "") -> None:
+        """Nothing."""
+
+    def beat(self, seconds: float) -> None:
         """Nothing."""
 
     lost = taken_over = retried = quarantined = claimed

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
 
+from server.api import visits
 from server.api.adapters import check_names
 from server.api.deps import Gateway, terms_of
 from server.api.inputs import WHITE
@@ -74,11 +75,13 @@ async def accept(
     await store(gate.store, uploads, pictures)
     submit = partial(gate.broker.submit, spec, owner=owner, id=id, warnings=(*noted, *warnings))
     submit = partial(submit, works=prospect.works, demand=prospect.demand, foresee=prospect.seconds)
-    submit = partial(submit, weight=gate.account.weight, terms=terms)
+    here = visits.current().traceparent
+    submit = partial(submit, weight=gate.account.weight, terms=terms, traceparent=here)
     submitting = submit(idempotency=idempotency, webhook=webhook, replay=replay)
     generation, made = await _submitted(gate, spec, uploads, submitting)
     if made:
         gate.metrics.generations_accepted_total.labels(spec.checkpoint).inc()
+    visits.accepted(gate, generation, made=made)
     return generation, made
 
 

@@ -25,6 +25,7 @@ from server.api import (
     submission,
     system,
     usage,
+    visits,
 )
 from server.api.a1111 import (
     absent,
@@ -46,6 +47,7 @@ from server.api.openai import models as openai_models
 from server.api.openai.names import aliases_of
 from server.api.outlook import Outlook
 from server.api.reference import add_reference
+from server.api.sideport import SidePort
 from server.api.space import Space
 from server.api.streams import Streams
 from server.api.tokenizers import Tokenizers
@@ -62,6 +64,7 @@ from server.janitor import Janitor
 from server.listener import is_private
 from server.metrics import GatewayMetrics
 from server.storage import ImageStore, open_store
+from server.tracing import SILENT, Tracer
 
 ROUTERS = (
     submission.router,
@@ -89,14 +92,20 @@ ROUTERS = (
 )
 
 
-def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: ImageStore) -> FastAPI:
-    """The application; its lifespan starts and closes the broker."""
+def create_app(
+    settings: Settings,
+    catalog: Catalog,
+    broker: Broker,
+    store: ImageStore,
+    tracer: Tracer = SILENT,
+) -> FastAPI:
+    """The application; its lifespan starts and closes the broker, and closes the tracer."""
     metrics = GatewayMetrics(CollectorRegistry())
     store.on_failure(metrics.store_errors_total.inc)
     messenger = messenger_of(settings)
-    gateway = gateway_of(settings, catalog, broker, store, messenger, metrics)
+    gateway = gateway_of(settings, catalog, broker, store, messenger, metrics, tracer)
     janitor = Janitor(broker, store, metrics, sweep_seconds=settings.sweep_seconds)
-    deliverer = None if messenger is None else Deliverer(broker, messenger, metrics)
+    deliverer = None if messenger is None else Deliverer(broker, messenger, metrics, tracer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -113,6 +122,7 @@ def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: Imag
             task.cancel()
         gateway.exposition.stop()
         await broker.close()
+        await asyncio.to_thread(tracer.close)
 
     app = openapi.DocumentedApp(
         title="Darkroom",
@@ -134,12 +144,19 @@ def create_app(settings: Settings, catalog: Catalog, broker: Broker, store: Imag
     if settings.docs:
         add_reference(app)
     add_handlers(app)
+    surround(app, settings, gateway)
+    return app
+
+
+def surround(app: FastAPI, settings: Settings, gateway: Gateway) -> None:
+    """What happens around every request; the last of these is the outermost."""
     app.add_middleware(
         BodyLimit, max_body_bytes=settings.max_body_bytes, slow_seconds=settings.slow_seconds
     )
     app.add_middleware(OwnSite)
-    app.add_middleware(Boundary, metrics=metrics)
-    return app
+    if settings.metrics_port:
+        app.add_middleware(SidePort, port=settings.metrics_port)
+    app.add_middleware(Boundary, metrics=gateway.metrics, tracer=gateway.tracer)
 
 
 def gateway_of(
@@ -149,9 +166,11 @@ def gateway_of(
     store: ImageStore,
     messenger: Messenger | None,
     metrics: GatewayMetrics,
+    tracer: Tracer = SILENT,
 ) -> Gateway:
     """What the routes work with."""
     metrics.waiters.set_function(lambda: broker.hub.waiting)
+    metrics.queue_bound_seconds.set(settings.max_queued_seconds)
     default = catalog[settings.default_checkpoint or next(iter(catalog))].name
     return Gateway(
         broker=broker,
@@ -177,19 +196,26 @@ def gateway_of(
         messenger=messenger,
         space=Space(store, metrics, min_free_bytes=settings.min_free_bytes),
         expected=tuple(dict.fromkeys((default, *expected_of(settings, catalog)))),
+        presigned_seconds=settings.presigned_seconds,
+        tracer=tracer,
+        log_prompts=settings.log_prompts,
     )
 
 
 def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
     """A gateway ready to run where the settings say."""
     store = open_store(settings.storage, settings.data_dir)
+    tracer = visits.tracer_of(settings)
     broker = Broker(
-        settings.redis, retention_seconds=settings.retention_seconds, discard=store.delete
+        settings.redis,
+        retention_seconds=settings.retention_seconds,
+        discard=store.delete,
+        tell=visits.ends_told(tracer),
     )
     if not is_private(settings):
         broker.accounts.lock()
     config = uvicorn.Config(
-        create_app(settings, catalog, broker, store),
+        create_app(settings, catalog, broker, store, tracer),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

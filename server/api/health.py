@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -12,7 +13,9 @@ from pydantic import BaseModel, Field
 from server.api import openapi
 from server.api.deps import Gate
 from server.api.negotiation import JSON
+from server.broker import QueueInfo
 from server.errors import BrokerUnavailable, StorageFull, Unavailable
+from server.metrics import GatewayMetrics
 
 READY_EXAMPLE: dict[str, Any] = {
     "ready": True,
@@ -148,9 +151,26 @@ async def metrics(gate: Gate) -> Response:
     with contextlib.suppress(Unavailable):
         await gate.space.check()  # looks at what is left
     try:
-        for queue in await gate.broker.queues(list(gate.catalog)):
-            counted.queue_depth.labels(queue.checkpoint).set(queue.queued)
+        _show(counted, await gate.broker.queues(list(gate.catalog)))
+        counted.redis_seconds.observe(await gate.broker.ping())
     except BrokerUnavailable:
-        counted.queue_depth.clear()  # an old number would look like a queue that stands still
+        _forget(counted)  # an old number would look like a queue that stands still
     told = await gate.exposition.gathered(counted.shared)
     return Response(told, media_type=CONTENT_TYPE_LATEST)
+
+
+def _show(counted: GatewayMetrics, queues: Iterable[QueueInfo]) -> None:
+    for queue in queues:
+        name = queue.checkpoint
+        counted.queue_depth.labels(name).set(queue.queued)
+        counted.queue_oldest_seconds.labels(name).set(queue.oldest_seconds)
+        counted.queued_work_seconds.labels(name).set(queue.queued_seconds)
+        for state, count in queue.states.items():
+            counted.workers.labels(name, state).set(count)
+
+
+def _forget(counted: GatewayMetrics) -> None:
+    counted.queue_depth.clear()
+    counted.queue_oldest_seconds.clear()
+    counted.queued_work_seconds.clear()
+    counted.workers.clear()

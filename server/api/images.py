@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from server.api import openapi
-from server.api.deps import Caller, Gate, GenerationId
+from server.api.deps import Caller, Gate, Gateway, GenerationId
 from server.api.records import ROOT
 from server.broker import Generation
 from server.errors import BrokerUnavailable, Gone, InvalidRequest, NotFound, Unavailable
@@ -39,6 +39,12 @@ router = APIRouter(prefix=ROOT, tags=["generations"])
                 },
             },
             304: {"description": "`If-None-Match` names the ETag of this picture."},
+            307: {
+                "description": "The image store itself gives it out, for a while, to whoever has "
+                "the URL in `Location`, without a key. Only where DARKROOM_PRESIGNED_SECONDS says "
+                "so, and never for a page of this server's own.",
+                "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
+            },
         },
         NotFound,
         Gone,
@@ -70,10 +76,22 @@ async def get_image(
     headers = {"ETag": etag, "Cache-Control": FOREVER, "Vary": CREDENTIALS}
     if known(",".join(request.headers.getlist("if-none-match")), etag):
         return Response(status_code=304, headers=headers)
+    if (elsewhere := await lent(gate, request, image.key)) is not None:
+        there = {"Location": elsewhere, "Cache-Control": "no-store"}
+        return Response(status_code=307, headers=there)
     form = generation.spec.output_format
     headers["Content-Disposition"] = f'inline; filename="{id}-{index}.{form.value}"'
     content = await read_image(gate.store, image.key)
     return Response(content, media_type=form.media_type, headers=headers)
+
+
+async def lent(gate: Gateway, request: Request, key: str) -> str | None:
+    """Where the store itself gives the image out, if an operator wants that. A page of our own is
+    not sent there: its browser would not follow it to another site."""
+    own_page = request.headers.get("sec-fetch-site") == "same-origin"
+    if not gate.presigned_seconds or own_page:
+        return None
+    return await gate.store.lend(key, gate.presigned_seconds)
 
 
 async def read_image(store: ImageStore, key: str) -> bytes:

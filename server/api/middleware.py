@@ -13,11 +13,14 @@ from functools import cache
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api import visits
 from server.api.handlers import error_response
+from server.api.sideport import PROBES
 from server.broker import LOCAL
 from server.errors import CrossSite, DarkroomError
 from server.metrics import GatewayMetrics
 from server.spec import GENERATION_ID
+from server.tracing import SILENT, Tracer
 
 log = logging.getLogger("darkroom.api")
 
@@ -34,8 +37,6 @@ STRICT = [*SECURITY, (POLICY, b"default-src 'none'; frame-ancestors 'none'")]
 UNCACHED = (b"cache-control", b"no-store")
 CLIENT_GONE = 499
 """What nginx logs for a client that left before it was answered."""
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked all the time by machines; told at debug only."""
 
 
 class OwnSite:
@@ -54,10 +55,12 @@ class OwnSite:
 
 
 class Boundary:
-    """The last line: catches what nobody caught, adds headers, logs and counts each request."""
+    """The last line: catches what nobody caught, adds headers; logs, counts and traces each
+    request. Probes, which machines ask all the time, are not traced, and told at debug only."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, tracer: Tracer = SILENT) -> None:
         self._app = app
+        self._tracer = tracer
         # Looking a child up by its labels costs three times what counting does.
         self._counters = cache(
             lambda route, method, status: (
@@ -71,6 +74,7 @@ class Boundary:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         began, status = time.perf_counter(), 0
+        visit = visits.begin(SILENT if scope["path"] in PROBES else self._tracer, scope)
 
         async def finished(message: Message) -> None:
             nonlocal status
@@ -84,14 +88,14 @@ class Boundary:
         except ClientDisconnect:  # nobody is left to answer
             status = CLIENT_GONE
         except Exception:  # the last chance to answer; the traceback is for the log alone
-            log.exception("an unexpected error", extra=_known(scope))
+            log.exception("an unexpected error", extra=_known(scope, visit))
             if not status:
                 answer = error_response(scope["path"], _UNEXPECTED)
                 await answer(scope, receive, finished)
         finally:
-            self._tell(scope, status, time.perf_counter() - began)
+            self._tell(scope, visit, status, time.perf_counter() - began)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, visit: visits.Visit, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
         count, duration = self._counters(route, method, status)
@@ -102,8 +106,9 @@ class Boundary:
             line = f"{method} {route} {status} {seconds * 1000:.1f} ms"
             # Not `log.info`, which looks for its caller: once a request that is too dear.
             record = logging.LogRecord(log.name, level, "", 0, line, None, None)
-            vars(record).update(_known(scope))
+            vars(record).update(_known(scope, visit))
             log.handle(record)
+        visits.end(visit, method, route, status)
 
 
 _FOREIGN = CrossSite("a page of another site must not do this; call from your own server instead")
@@ -118,10 +123,12 @@ def _add_headers(message: Message) -> None:
         headers.append(UNCACHED)
 
 
-def _known(scope: Scope) -> dict[str, str]:
-    """Which account it was, and what the path says, if that can be an id: a log keeps nothing that
-    a caller made up."""
-    id = scope.get("path_params", {}).get("id")
+def _known(scope: Scope, visit: visits.Visit) -> dict[str, str]:
+    """Which account it was, its trace, and the generation that it made or that the path names, if
+    that can be an id: a log keeps nothing that a caller made up."""
+    id = visit.generation or scope.get("path_params", {}).get("id")
     known = {"generation": id} if id and re.fullmatch(GENERATION_ID, id) else {}
+    if visit.span is not None:
+        known["trace"] = visit.span.context.trace
     account = scope.get("state", {}).get("account", LOCAL)
     return known if account is LOCAL else known | {"account": account.id}

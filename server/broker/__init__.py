@@ -1,7 +1,9 @@
 """The queue: the only room that knows Redis keys.
 
 client    the gateway's half (async): submit, look, wait, follow, cancel
-pool      its connections: so many and no more
+dial      from the URL of a Redis to connections
+sentinels connections that follow a master
+pool      a gateway's connections: so many and no more
 submit    acceptance as one atomic script
 control   cancel and delete (blocking)
 pages     an owner's generations, page by page
@@ -22,7 +24,7 @@ rates     how often somebody may come
 sessions  what callers of a dialect have set, and what is being drawn for them
 patience  how long it bears with Redis
 previews  what is shown of a picture while it is drawn
-leftovers what chains that were ended have left in the image store
+leftovers what is left to do when something ends in the queue: told, removed from the store
 expiry    what ends by itself, and what it answers then
 sweeps    what a sweep of the image store compares it with
 turns     which one of the gateways does what is done once

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from redis.asyncio import Redis
 from rq import Queue
 
 from server.broker import attendance, control, expiry, hands, keys, previews, submit
@@ -23,10 +22,10 @@ from server.broker.events import Event, happened
 from server.broker.expiry import Expiry
 from server.broker.hands import Place
 from server.broker.hub import Hub
-from server.broker.leftovers import Discard, Leftovers, keep
+from server.broker.leftovers import Discard, Leftovers, Tell, keep, say_nothing
 from server.broker.pages import Cursor, read_page
-from server.broker.patience import TIMEOUT_SECONDS, translated
-from server.broker.pool import blocking, pooled
+from server.broker.patience import translated
+from server.broker.pool import blocking, pooled, subscribing
 from server.broker.queues import QueueInfo, read_queues
 from server.broker.rates import Rates
 from server.broker.record import Generation, Replay, Webhook
@@ -52,13 +51,14 @@ class Broker:
         *,
         retention_seconds: int,
         discard: Discard = keep,
+        tell: Tell = say_nothing,
     ) -> None:
         self._redis, self._blocking = pooled(url), blocking(url)
-        self._subscriber = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS)
+        self._subscriber = subscribing(url)
         self._submit = self._redis.register_script(submit.SCRIPT)
         self._before = self._redis.register_script(hands.BEFORE)
         self._retention = retention_seconds
-        self._leftovers = Leftovers(discard)
+        self._leftovers = Leftovers(discard, tell)
         self.expiry = Expiry(
             self._redis, self._blocking, retention=retention_seconds, leftovers=self._leftovers
         )
@@ -99,6 +99,7 @@ class Broker:
         idempotency: Idempotency | None = None,
         webhook: Webhook | None = None,
         replay: Replay | None = None,
+        traceparent: str = "",
     ) -> tuple[Generation, bool]:
         """Accept a generation, or find the one this Idempotency-Key made before.
 
@@ -125,6 +126,7 @@ class Broker:
             warnings=warnings,
             webhook=webhook,
             replay=replay,
+            traceparent=traceparent,
         )
         demand = demand or Demand(work=works[0] if works else UNKNOWN_SECONDS)
         names, values = submit.arguments(
@@ -249,7 +251,7 @@ class Broker:
         ended = await asyncio.to_thread(
             control.cancel, self._blocking, id, retention=self._retention
         )
-        self._leftovers.clear(ended)
+        self._leftovers.clear(ended, GenerationState.CANCELED)
         return await self.get(id, owner=owner)
 
     @translated
@@ -288,6 +290,13 @@ class Broker:
     async def queues(self, checkpoints: Sequence[str]) -> list[QueueInfo]:
         """The same of several checkpoints, at the price of one."""
         return await read_queues(self._redis, checkpoints)
+
+    @translated
+    async def ping(self) -> float:
+        """Seconds to Redis and back."""
+        began = time.monotonic()
+        await self._redis.ping()
+        return time.monotonic() - began
 
     @translated
     async def usage(self, owner: str, checkpoints: Sequence[str]) -> Usage:

@@ -4,15 +4,18 @@ asked about; a password is never repeated."""
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from server.broker import keys
+from server.broker.dial import BadUrl, dial
 from server.broker.patience import TIMEOUT_SECONDS
+from server.broker.sentinels import NoMaster
 from server.errors import DarkroomError
 
 T = TypeVar("T")
@@ -40,7 +43,7 @@ def entered(url: str, ask: Callable[[redis.Redis], T]) -> T | None:
         try:
             return ask(client)
         except (redis.RedisError, OSError) as error:
-            if (words := refusal(error, url)) is not None:
+            if (words := refusal(_heard(client, error), url)) is not None:
                 raise DarkroomError(words) from error
             return None
 
@@ -52,7 +55,9 @@ def client_of(url: str, *, timeout: float) -> redis.Redis:
         DarkroomError: the URL is none. It may hold a password, so it is not repeated.
     """
     try:
-        return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+        return dial(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+    except BadUrl as error:
+        raise DarkroomError(f"the URL of Redis ({SETTING}) {error}") from error
     except ValueError as error:
         raise DarkroomError(
             f"the URL of Redis ({SETTING}) cannot be read; in a user or a password write each "
@@ -63,6 +68,10 @@ def client_of(url: str, *, timeout: float) -> redis.Redis:
 def refusal(error: Exception, url: str) -> str | None:
     """What to do about it, where Redis answers but does not let us in; None for all else."""
     where, user = _place(url)
+    if (fault := _of_tls(error)) is not None:
+        return f"Redis at {where} {_distrust(fault)} (the URL is in {SETTING})"
+    if isinstance(error, NoMaster):
+        return error.remedy
     if isinstance(error, NoPermissionError):
         return (
             f"Redis at {where} does not let the user {user!r} do this ({error}); gateways, workers "
@@ -80,6 +89,50 @@ def refusal(error: Exception, url: str) -> str | None:
         f"Redis at {where} does not take the password for the user {user!r}, or has no such user; "
         f"look at {SETTING}, and at `ACL LIST` there"
     )
+
+
+def _heard(client: redis.Redis, error: Exception) -> Exception:
+    """Why it has ended a connection by TLS: it has said so, but who speaks first does not hear it.
+    So it is with the want of a certificate."""
+    if not isinstance(_behind(error), ssl.SSLEOFError):
+        return error
+    try:
+        connection: Any = client.connection_pool.make_connection()
+        with contextlib.closing(connection._connect()) as told:
+            told.recv(1)
+    except (redis.RedisError, OSError) as heard:
+        return heard
+    return error
+
+
+def _of_tls(error: Exception) -> ssl.SSLError | None:
+    """What of TLS is behind it; a connection that was cut off is an outage like any other."""
+    fault = _behind(error)
+    return None if isinstance(fault, ssl.SSLEOFError) else fault
+
+
+def _behind(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _distrust(fault: ssl.SSLError) -> str:
+    """What is wrong, and what to do about it."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return (
+            f"shows a certificate that is not trusted: {fault.verify_message}; name the file of "
+            "the authority that has signed it as ?ssl_ca_certs=/path/to/ca.crt, and the host as "
+            "its certificate does"
+        )
+    if "CERTIFICATE" in (fault.reason or ""):
+        return (
+            f"does not trust us ({fault.reason}); if it wants a certificate of ours, name one "
+            "that its authority has signed as ?ssl_certfile=/path/to/our.crt&ssl_keyfile=…"
+        )
+    return f"cannot be spoken to by TLS: {fault.reason or fault}; rediss:// is TLS, redis:// is not"
 
 
 def _place(url: str) -> tuple[str, str]:

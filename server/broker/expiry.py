@@ -140,7 +140,7 @@ class Expiry:
         ended = await asyncio.to_thread(
             control.expire, self._blocking, generation, retention=self._retention
         )
-        self._leftovers.clear(ended)
+        self._leftovers.clear(ended, GenerationState.EXPIRED)
         return ended is not None
 
     @translated

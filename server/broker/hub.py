@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from server.broker import keys
+from server.broker.sentinels import AsyncMasterConnection
 
 log = logging.getLogger("darkroom.hub")
 
 RECONNECT_SECONDS = 0.25
+PING_SECONDS = 2.0
+SILENT_SECONDS = 6.0
+"""A connection that has not answered for so long is given up: it does not break by itself where the
+machine at its other end is gone, or where Redis hangs while another has become the master."""
 REFUSED = (AuthenticationError, ResponseError)
 """What a Redis says that is there and does not let us in."""
 
@@ -76,13 +81,31 @@ class Hub:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(keys.CHANGES)
-                    async for message in pubsub.listen():
-                        self._hear(message)
+                    await self._follow(pubsub)
             except (RedisError, OSError) as error:
                 self._lost(error)
             except Exception:  # without this task everyone who waits would be left to LOOK_SECONDS
                 log.exception("an unexpected error, subscribing again")
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    # Any: the stubs of redis-py leave its methods untyped.
+    async def _follow(self, pubsub: Any) -> None:
+        clock, connection = asyncio.get_running_loop().time, pubsub.connection
+        asking = None
+        try:
+            async with asyncio.timeout(SILENT_SECONDS) as silence:
+                asking = asyncio.create_task(_ask(connection, lambda: silence.reschedule(clock())))
+                async for message in pubsub.listen():
+                    if message["type"] == "pong":
+                        silence.reschedule(clock() + SILENT_SECONDS)
+                    else:
+                        self._hear(message)
+        except TimeoutError as error:
+            await connection.disconnect(nowait=True)  # to wait for it would take for ever
+            raise ConnectionError("it does not answer, or is no master any more") from error
+        finally:
+            if asking is not None:
+                asking.cancel()
 
     def _lost(self, error: Exception) -> None:
         """Told once, and once more where it answers but does not let us in: it is tried again all
@@ -111,3 +134,15 @@ class Hub:
         for events in self._waiters.values():
             for event in events:
                 event.set()
+
+
+async def _ask(connection: Any, give_up: Callable[[], None]) -> None:
+    """For a sign of life, now and then, and whether another is the master. What breaks here, who
+    listens hears of as well."""
+    with contextlib.suppress(RedisError, OSError):
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            if isinstance(connection, AsyncMasterConnection) and not await connection.follows():
+                give_up()
+            if connection.is_connected:
+                await connection.send_command("PING")

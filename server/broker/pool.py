@@ -1,4 +1,5 @@
-"""The connections of one gateway: so many and no more, and whoever comes later waits."""
+"""The connections of one gateway: so many and no more, and whoever comes later waits. Where they
+lead, `dial` knows."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import redis.retry
 from redis.asyncio import ConnectionPool
 from redis.backoff import ExponentialBackoff
 
+from server.broker.dial import dial, dial_async
 from server.broker.patience import TIMEOUT_SECONDS
 
 MAX_CONNECTIONS = 64
@@ -21,25 +23,30 @@ BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 # Any: redis-py's stubs give every reply as bytes | str, whatever the client decodes.
 def pooled(url: str) -> Any:
     """For all who may not wait; a command whose connection breaks is sent once more."""
-    pool = QueueingPool.from_url(
+    return dial_async(
         url,
+        QueueingPool,
         retry=redis.asyncio.retry.Retry(BACKOFF, 1),
         retry_on_error=[redis.exceptions.ConnectionError],
         socket_connect_timeout=TIMEOUT_SECONDS,
         # Callers have their own (`translated`); redis-py would make a task for each command.
         socket_timeout=None,
     )
-    return redis.asyncio.Redis.from_pool(pool)
 
 
 def blocking(url: str) -> redis.Redis:
     """The same for threads."""
-    return redis.Redis.from_url(
+    return dial(
         url,
         retry=redis.retry.Retry(BACKOFF, 1),
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
     )
+
+
+def subscribing(url: str) -> Any:
+    """For one who listens all the time, and tries again by itself."""
+    return dial_async(url, socket_connect_timeout=TIMEOUT_SECONDS)
 
 
 class QueueingPool(ConnectionPool):

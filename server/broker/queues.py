@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -14,8 +16,12 @@ from rq.registry import StartedJobRegistry
 from server.broker import keys
 from server.broker.record import WorkerInfo
 from server.forecast import Speed
+from server.spec import GENERATION_ID, made_at
 
 log = logging.getLogger("darkroom.broker")
+
+ASKED = 5
+"""Replies for each queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +34,25 @@ class QueueInfo:
     workers: tuple[WorkerInfo, ...]
     queued_seconds: float = 0.0
     """Of work, predicted, of one worker."""
+    first: str = ""
+    """Id of the one that is first in the list; empty where none waits."""
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Since that one was accepted; 0 where none waits."""
+        if not re.fullmatch(GENERATION_ID, self.first):
+            return 0.0
+        return max(0.0, time.time() - made_at(self.first))
 
     @property
     def ready(self) -> int:
         """Workers that take more."""
         return sum(worker.state == "ready" for worker in self.workers)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many of its workers take more, and how many only finish what they hold."""
+        return {"ready": self.ready, "draining": len(self.workers) - self.ready}
 
     @property
     def speeds(self) -> list[Speed]:
@@ -78,17 +98,31 @@ async def read_queues(redis: Any, checkpoints: Sequence[str]) -> list[QueueInfo]
             pipe.zcard(StartedJobRegistry(name, connection=redis).key)
             pipe.smembers(keys.workers(name))
             pipe.hvals(keys.load(name))
+            pipe.lindex(Queue(name, connection=redis).key, 0)
         counted = await pipe.execute()
-    members = [sorted(names) for names in counted[2::4]]
+    members = [sorted(names) for names in counted[2::ASKED]]
     async with redis.pipeline(transaction=False) as pipe:
         for worker in chain.from_iterable(members):
             pipe.hgetall(keys.worker(worker.decode(errors="replace")))
         said = iter(await pipe.execute())
     workers = [tuple(_readable(islice(said, len(names)))) for names in members]
     return [
-        QueueInfo(name, queued, running, here, sum(map(float, seconds)))
-        for name, queued, running, seconds, here in zip(
-            checkpoints, counted[0::4], counted[1::4], counted[3::4], workers, strict=True
+        QueueInfo(
+            name,
+            queued,
+            running,
+            here,
+            sum(map(float, seconds)),
+            (first or b"").decode(errors="replace"),
+        )
+        for name, queued, running, seconds, first, here in zip(
+            checkpoints,
+            counted[0::ASKED],
+            counted[1::ASKED],
+            counted[3::ASKED],
+            counted[4::ASKED],
+            workers,
+            strict=True,
         )
     ]
 

@@ -90,6 +90,8 @@ class Generation(Frozen):
     webhook: Webhook | None = None
     replay: Replay | None = None
     """What to compare it with, where it draws something again."""
+    traceparent: str = ""
+    """Where in which trace it goes on, as W3C writes it; whoever goes on reads it strictly."""
     place: Place | None = None
     """In the queue, when it was accepted. Not kept."""
     eta_seconds: float | None = None
@@ -151,6 +153,8 @@ class Generation(Frozen):
             fields["webhook"] = self.webhook.model_dump_json()
         if self.replay is not None:
             fields["replay"] = self.replay.model_dump_json()
+        if self.traceparent:
+            fields["traceparent"] = self.traceparent
         return fields
 
     @classmethod
@@ -164,6 +168,8 @@ class Generation(Frozen):
         for name in JSON_FIELDS:
             if name in fields:
                 fields[name] = from_json(fields[name])
+        if "traceparent" in fields:  # whatever it is, it must not cost anybody a picture
+            fields["traceparent"] = fields["traceparent"].decode("latin-1")
         # Those of the acceptance, then those of the drawing that say something new.
         warnings = WARNINGS.validate_json(fields.get("warnings", b"[]"))
         drawing = WARNINGS.validate_json(fields.get("drawing_warnings", b"[]"))

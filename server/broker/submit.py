@@ -53,7 +53,10 @@ SCRIPT = (
 --       the job's data, since when there can be records, what is repeated, where records begin,
 --       when to look for its webhook at the latest or '', the checkpoints
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'accepted', ARGV[1]} end
-if ARGV[10] == 'nothing' then redis.call('DEL', KEYS[7]) end
+-- A Redis that is full refuses the first write of a script that takes memory, but none after one
+-- that frees some. So this, which changes nothing, is the first.
+local function expect_memory() redis.call('SETRANGE', KEYS[10], 0, '') end
+if ARGV[10] == 'nothing' then expect_memory() redis.call('DEL', KEYS[7]) end
 if ARGV[6] ~= '' then
   local known = redis.call('HMGET', KEYS[7], 'id', 'fingerprint')
   if known[1] and ARGV[10] == 'living' then
@@ -68,6 +71,7 @@ end
 for n = 13, #KEYS do
   if redis.call('EXISTS', KEYS[n]) == 0 then return {'unserved', ARGV[n]} end
 end
+expect_memory()
 local id, asked = ARGV[1], cjson.decode(ARGV[3])
 local here, owner, work = asked.line, asked.owner, asked.work
 local held = in_hand(KEYS[12])

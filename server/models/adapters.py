@@ -25,7 +25,7 @@ from server.models.grafts import Graft, Grafts, Shared, Switched
 from server.models.lora import LoraFile, LowRank, read_lora
 from server.models.parts import Parts
 from server.models.places import UNET, Place, Places
-from server.models.recent import Recent
+from server.models.recent import Recent, Tally
 from server.models.replacement_vae import read_vae
 from server.spec import Spec
 
@@ -100,6 +100,14 @@ class Adapters:
             path = self._vaes.find(spec.vae)
             replacement = partial(self._replacement, path, own)
             return self._replacements.get(_version(path), replacement).autoencoder
+
+    def tallies(self) -> dict[str, Tally]:
+        """How often each kind was kept already."""
+        return {
+            "lora": self._files.tally,
+            "blend": self._blends.tally,
+            "autoencoder": self._replacements.tally,
+        }
 
     def forget(self) -> None:
         """Keep nothing on the device but what tickets hold and the UNet wears."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch.nn.functional import pad
 
+from server.models.recent import Tally
 from server.spec import Spec, Warn
 
 
@@ -61,6 +62,9 @@ class Conditioner(Protocol):
 
     def forget(self) -> None:
         """Keep none of what was encoded."""
+
+    def tallies(self) -> Sequence[Tally]:
+        """How often a prompt was kept already, by text encoder."""
 
 
 def unet_arguments(batch: Sequence[Conditioning]) -> dict[str, object]:

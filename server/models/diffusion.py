@@ -23,7 +23,7 @@ from server.models.autoencoder import TILE_ABOVE, Autoencoder
 from server.models.canvas import Canvases, Start
 from server.models.conditioning import Conditioner, unet_arguments
 from server.models.depth import DepthReader
-from server.models.device import on_device, peak_memory_bytes
+from server.models.device import Pace, on_device, peak_memory_bytes
 from server.models.distilled import GuidanceReader
 from server.models.glimpses import expected, planned, taken
 from server.models.parts import Parts
@@ -36,6 +36,7 @@ from server.models.samplers import Samplers
 from server.models.schedule import begin
 from server.models.state import Kept, State
 from server.models.turn import Prediction, Turn, unet_input
+from server.models.upkeep import Upkeep
 from server.pixels import Inputs
 from server.spec import Sampler, Spec
 from server.stages import Handover, Stage
@@ -68,9 +69,10 @@ class LatentDiffusion:
         depth = DepthReader(parts.depth) if reads_depth else None
         self._canvases = Canvases(parts.unet, parts.low_res_sampler_config, depth)
         self._safety = SafetyReader(parts.safety)
-        self.device = parts.device
+        self.device, self._pace = parts.device, Pace(parts.device)
         self.dtype = parts.dtype
         self.parameters = parts.parameters
+        self.upkeep = Upkeep(parts, conditioner, self._adapters)
 
     def prepare(self, stage: Stage, index: int, inputs: Inputs) -> State:
         """Encode the prompts (cached) and what image `index` starts from; draw its noise from its
@@ -142,6 +144,7 @@ class LatentDiffusion:
             DeviceLost: the device is unusable by this process.
         """
         with on_device():
+            self._pace.keep()
             self._adapters.wear(states[0].blend)
             turn = Turn(states, *self._called(states))
             return [Prediction(turn, number) for number in range(len(states))]

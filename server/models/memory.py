@@ -44,6 +44,16 @@ class MemoryGauge:
         except (OSError, KeyError):
             return 0
 
+    def held_bytes(self) -> int:
+        """In use now by this process: of the device, the allocator's reserve apart; 0 where that is
+        not known."""
+        if self._device.type == "cuda":
+            return torch.cuda.memory_allocated(self._device)
+        try:
+            return _figures(PROCESS / "status")["VmRSS"]
+        except (OSError, KeyError):
+            return 0
+
     def free_bytes(self) -> int:
         """That could be had now; 0 where that is not known."""
         if self._device.type == "cuda":

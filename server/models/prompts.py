@@ -19,6 +19,7 @@ from server.errors import InvalidSpec
 from server.models.clip import PLACEHOLDER, Clip, Layer
 from server.models.device import on_device
 from server.models.embeddings import Embeddings
+from server.models.recent import Tally
 from server.spec import LongPrompts, PromptSyntax, Warn
 
 __all__ = ["Encoded", "Layer", "PromptEncoder"]
@@ -65,6 +66,7 @@ class PromptEncoder:
         self._tokenizing = threading.Lock()
         self.window = self._clip.window
         self._cached = _Cache(self._encode, cache_size * self.window)
+        self.tally = self._cached.tally
 
     def encode(
         self,
@@ -173,9 +175,11 @@ class _Cache:
         self._most = most_tokens
         self._held: OrderedDict[Hashable, Encoded] = OrderedDict()
         self._lock = threading.Lock()
+        self.tally = Tally()
 
     def __call__(self, *asked: Hashable) -> Encoded:
         with self._lock:
+            self.tally.count(asked in self._held)
             if asked in self._held:
                 self._held.move_to_end(asked)
                 return self._held[asked]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
@@ -19,6 +20,19 @@ class Sized(Protocol):
 T = TypeVar("T", bound=Sized)
 
 
+@dataclass(slots=True)
+class Tally:
+    """How often what was asked for was kept already, and how often it was not."""
+
+    hits: int = 0
+    misses: int = 0
+
+    def count(self, hit: bool) -> None:
+        """Once more. Under the lock of whom it counts for."""
+        self.hits += hit
+        self.misses += not hit
+
+
 class Recent(Generic[T]):
     """A cache bounded by number and by bytes; the newest is always kept. May be called from
     several threads, of which one at a time makes something, and the others get and clear
@@ -30,6 +44,7 @@ class Recent(Generic[T]):
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = threading.Lock()
         self._making = threading.Lock()
+        self.tally = Tally()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -37,6 +52,8 @@ class Recent(Generic[T]):
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is kept under this key, or was just made; what `make` raises goes through."""
         found = self._found(key)
+        with self._lock:
+            self.tally.count(found is not None)
         if found is not None:
             return found
         with self._making:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 
 from server.models.conditioning import Conditioning
 from server.models.prompts import Encoded, PromptEncoder
+from server.models.recent import Tally
 from server.spec import Spec
 
 
@@ -37,6 +38,10 @@ class SdConditioner:
     def forget(self) -> None:
         """Keep none of the prompts."""
         self._prompts.forget()
+
+    def tallies(self) -> Sequence[Tally]:
+        """How often a prompt was kept already."""
+        return [self._prompts.tally]
 
     def _read(
         self, spec: Spec, variant: Hashable, text: str, field: str, clip_skip: int = 0

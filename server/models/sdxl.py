@@ -10,6 +10,7 @@ import torch
 from server.errors import InvalidSpec
 from server.models.conditioning import Conditioning
 from server.models.prompts import Encoded, PromptEncoder
+from server.models.recent import Tally
 from server.spec import SdxlConditioning, Size, Spec, Warn
 
 SCORED_TIME_IDS = 5
@@ -80,6 +81,10 @@ class SdxlConditioner:
         """Keep none of the prompts."""
         for reader in self._readers:
             reader.forget()
+
+    def tallies(self) -> Sequence[Tally]:
+        """How often a prompt was kept already, by text encoder."""
+        return [reader.tally for reader in self._readers]
 
     def _readings(self, spec: Spec, sdxl: SdxlConditioning, variant: Hashable) -> Iterator[Reading]:
         """The negative prompt's, where it is read, and the prompt's."""

@@ -39,6 +39,7 @@ class Beat:
         appear: Callable[[Pipeline, bool], None],
         lose: Callable[[Claim], None],
         give_up: Callable[[str], None],
+        beaten: Callable[[float], None],
         watchdog: Watchdog | None,
     ) -> None:
         self._settings = settings
@@ -50,6 +51,7 @@ class Beat:
         self._appear = appear
         self._lose = lose
         self._give_up = give_up
+        self._beaten = beaten
         self._watchdog = watchdog
         self._appeared_at = float("-inf")
         self._away = False
@@ -95,7 +97,9 @@ class Beat:
             )
             if due:
                 self._appear(pipe, bool(claims))
+            began = time.monotonic()
             verdicts: list[bytes] = pipe.execute()[0]
+        self._beaten(time.monotonic() - began)
         self._leases.renewed(claims, progress)
         if due:
             self._appeared_at = time.monotonic()

@@ -89,6 +89,7 @@ class Books:
         """Back to the front of the queue, held by nobody."""
         self.remove_execution(entry, execution)
         entry.pipe.hdel(entry.job.key, keys.HOLDER, "started_at", "worker_name")
+        entry.pipe.hset(entry.job.key, "enqueued_at", utcformat(now()))
         self.push_front(entry)
         if entry.open:
             delivery.requeued(entry.pipe, entry.id, steps_before=entry.steps_before)
@@ -107,6 +108,7 @@ class Books:
     def bring_forward(self, entry: Entry) -> None:
         """What was postponed is due: before all else of its owner, who has no turn for nothing."""
         entry.pipe.zrem(self._queue.scheduled_job_registry.key, entry.id)
+        entry.pipe.hset(entry.job.key, "enqueued_at", utcformat(now()))
         self._line_up(entry, self._queue.name, entry.number)
         self.push_front(entry)
 

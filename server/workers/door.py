@@ -23,6 +23,7 @@ from server.errors import (
 )
 from server.spec import Failure, GenerationState
 from server.stages import Stage, stages
+from server.tracing import Context
 from server.workers.stage import Claim, Ended, Past
 
 
@@ -49,7 +50,14 @@ def examine(
     return generation
 
 
-def claim_of(found: Generation, execution: str, at: float) -> Claim:
+def claim_of(
+    found: Generation,
+    execution: str,
+    at: float,
+    *,
+    attempt: int = 1,
+    waits_since: float | None = None,
+) -> Claim:
     """The stage that a generation is at, held by this execution from now on."""
     number, drawn = found.stage_number, stages(found.spec)
     return Claim(
@@ -62,6 +70,9 @@ def claim_of(found: Generation, execution: str, at: float) -> Claim:
         queued_at=found.queued_at or found.created_at,
         following=drawn[number + 1 :],
         past=Past(found.handed, found.stage_metrics, found.warnings),
+        context=Context.read(found.traceparent),
+        attempt=attempt,
+        waits_since=waits_since,
     )
 
 

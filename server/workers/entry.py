@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, TypeAdapter
 from pydantic_core import from_json
@@ -39,6 +39,15 @@ class Standing(Enum):
     """Another execution holds the job, or none."""
 
 
+class Told(NamedTuple):
+    """What came of an attempt that is not ours, or was none."""
+
+    outcome: str
+    error: str
+    """The code of what it failed with."""
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A job and its record as read under WATCH. Writes follow `pipe.multi()`."""
@@ -55,6 +64,8 @@ class Entry:
     """Whether it is in the intermediate list: somebody is claiming it, or died meanwhile."""
     leftovers: list[str] = field(default_factory=list)
     """Store keys that nobody needs once what is being decided is written."""
+    told: list[Told] = field(default_factory=list)
+    """What its trace is to be told then."""
 
     @property
     def handed(self) -> tuple[str, ...]:
@@ -80,6 +91,17 @@ class Entry:
         """How often it was put back after a fault."""
         count = self.raw.get(keys.RETRIES.encode(), b"")
         return int(count) if count.isdigit() else 0
+
+    @property
+    def attempt(self) -> int:
+        """Which try of its present stage is or would be the next, from 1."""
+        return self.deaths + self.retries + 1
+
+    @property
+    def waits_since(self) -> float | None:
+        """When it was put into the queue, in seconds since the epoch, as far as RQ's job says."""
+        at = self.job.enqueued_at
+        return None if at is None else at.timestamp()
 
     @property
     def steps_before(self) -> int | None:

@@ -49,32 +49,33 @@ class Finisher:
         self._unsafe = denoiser.unsafe
         self._developer = Developer(denoiser.decode_again, calls, metrics)
 
-    def finish(self, flight: Flight, drawn_at: float) -> Result:
-        """Its images in the store, or what the next stage takes, or why there is neither.
-        `drawn_at` is when its last picture left the engine, by the monotonic clock."""
+    def finish(self, flight: Flight) -> Result:
+        """Its images in the store, or what the next stage takes, or why there is neither."""
         claim = flight.claim
         try:
             keep = self._hand_on if claim.following else self._show
-            return keep(flight, drawn_at)
+            return keep(flight)
         except Exception as error:  # one generation's pictures, not the publisher
             log.exception("could not be published", extra={"generation": claim.id})
             return ended_by(error, claim.spec)
 
-    def _hand_on(self, flight: Flight, drawn_at: float) -> Handed:
+    def _hand_on(self, flight: Flight) -> Handed:
         made, warnings = self._developer.develop(flight)
         if _leaves(flight.claim):
             _, made, flagged = self._checked(flight, made)
             warnings += flagged
         keys = self._archive.hand_on(flight.claim, made)
-        return Handed(keys, self._measured(flight, drawn_at), (*flight.warnings, *warnings))
+        return Handed(keys, self._measured(flight), (*flight.warnings, *warnings))
 
-    def _show(self, flight: Flight, drawn_at: float) -> Drawn:
+    def _show(self, flight: Flight) -> Drawn:
         made, warnings = self._developer.develop(flight)
         flags, shown, flagged = self._checked(flight, made)
         images = self._archive.publish(flight.claim, shown, flags)
-        self._metrics.images_total.inc(len(made))
+        claim = flight.claim
+        seconds = max(0.0, time.time() - claim.created_at)  # the clock of whoever accepted it
+        self._metrics.generation_seconds.labels(claim.whole.task).observe(seconds)
         warnings = (*flight.warnings, *warnings, *flagged)
-        return Drawn(images, self._measured(flight, drawn_at), warnings)
+        return Drawn(images, self._measured(flight), warnings)
 
     def _checked(
         self, flight: Flight, made: list[Pixels]
@@ -92,9 +93,9 @@ class Finisher:
         with self._calls.watched():
             return self._unsafe(pixels)
 
-    def _measured(self, flight: Flight, drawn_at: float) -> Metrics:
+    def _measured(self, flight: Flight) -> Metrics:
         metrics = flight.metrics(
-            publish_seconds=time.monotonic() - drawn_at,
+            publish_seconds=time.monotonic() - flight.drawn_at,
             at=time.time(),
             peak_memory_bytes=self._peak_memory_bytes(),
             worker=self._worker,

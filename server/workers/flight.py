@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.errors import (
     DarkroomError,
@@ -24,7 +25,7 @@ from server.spec import (
 )
 from server.workers.denoiser import Picture
 from server.workers.engine import Ticket
-from server.workers.stage import Claim, Ended
+from server.workers.stage import Claim, Ended, Phase, Result
 
 NOTHING = Load()
 
@@ -41,7 +42,10 @@ class Flight:
     """What it takes, as predicted when it came."""
     tickets: list[Ticket] = field(default_factory=list)
     """Empty until its inputs are there and its prompts encoded."""
+    encode_began: float = 0.0
     encode_seconds: float = 0.0
+    drawn_at: float = 0.0
+    """When its last picture left the engine. As `encode_began` by the monotonic clock; 0: never."""
     pictures: dict[int, Picture] = field(default_factory=dict)
     over: bool = False
     """It has left the engine: drawn and being published, or ended otherwise."""
@@ -94,6 +98,28 @@ class Flight:
             worker=worker,
             quantization=quantization,
         )
+
+    def traced(self, result: Result) -> Result:
+        """The same, with what its trace tells of it, if there is one."""
+        return result if self.claim.context is None else replace(result, phases=self._phases())
+
+    def _phases(self) -> tuple[Phase, ...]:
+        """What has happened of them until now. Decoding is put where it ended, as one piece: of
+        several images, some may have been decoded while others were drawn."""
+        now = time.monotonic()
+        drawn = self.drawn_at or now
+        encoded = self.encode_began + self.encode_seconds if self.encode_seconds else now
+        admitted = max((t.admitted_at for t in self.tickets), default=0.0)
+        decoding = sum(t.decode_seconds for t in self.tickets) if self.drawn_at else 0.0
+        decode = max(admitted, drawn - decoding)
+        marks = (
+            ("encode", self.encode_began, encoded),
+            ("denoise", admitted, decode),
+            ("decode", self.drawn_at and decode, drawn),
+            ("publish", self.drawn_at, now),
+        )
+        ago = time.time() - now
+        return tuple(Phase(name, ago + a, ago + z) for name, a, z in marks if a)
 
 
 def ended_by(error: Exception, spec: AnySpec) -> Ended:

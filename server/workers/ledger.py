@@ -32,8 +32,9 @@ from server.forecast import Load
 from server.spec import GenerationState
 from server.stages import Stage
 from server.workers import door
+from server.workers.attempts import Attempts
 from server.workers.books import Books
-from server.workers.entry import Entry, Standing, is_id, read
+from server.workers.entry import Entry, Standing, Told, is_id, read
 from server.workers.stage import Claim, Drawn, Ended, Handed, Result, state_after
 
 log = logging.getLogger("darkroom.worker")
@@ -86,6 +87,7 @@ class Ledger:
         discard: removes from the image store what nobody needs after a change.
         least_seconds: what a stage takes at least; one whose deadline is closer is not begun.
         load: what the worker has in hand, with this stage too.
+        attempts: hears of each change once it is written.
     """
 
     def __init__(
@@ -98,11 +100,13 @@ class Ledger:
         discard: Callable[[Sequence[str]], None],
         least_seconds: Callable[[Stage], float] = lambda stage: 0.0,
         load: Callable[[Stage | None], Load] = lambda more: Load(),
+        attempts: Attempts | None = None,
     ) -> None:
         self._redis = redis
         self._discard = discard
         self._least_seconds = least_seconds
         self._load = load
+        self._attempts = attempts or Attempts()
         self._books = Books(worker, lease_ms=lease_ms, retention_seconds=retention_seconds)
         self._queue = worker.queues[0]
         self._intermediate = self._queue.intermediate_queue_key
@@ -170,6 +174,7 @@ class Ledger:
             # never a stage without what it starts from.
             if entry.leftovers:
                 self._discard(tuple(dict.fromkeys(entry.leftovers)))
+            self._attempts.saw(entry)
             return answer
 
     def _claim(self, entry: Entry, room: int, empty: bool) -> Taken | Ended | Refusal:
@@ -189,6 +194,9 @@ class Ledger:
         if isinstance(found, Ended):
             self._settle(entry, found, None)
             line.leave(entry.pipe, keys.line(self._queue.name), entry.id)
+            entry.told.append(
+                Told(found.state, found.error.code if found.error else "canceled", at)
+            )
             return found
         alone = entry.deaths >= DEATHS_BEFORE_ALONE
         if not empty and (alone or found.spec.num_images > room):
@@ -196,7 +204,10 @@ class Ledger:
             return Refusal.NO_ROOM
         execution = self._books.start(entry, at)
         self._books.tell(entry, self._load(found.stage))
-        self._offered = Taken(door.claim_of(found, execution, at), alone)
+        claim = door.claim_of(
+            found, execution, at, attempt=entry.attempt, waits_since=entry.waits_since
+        )
+        self._offered = Taken(claim, alone)
         return self._offered
 
     def _finish(self, entry: Entry, claim: Claim, result: Result) -> GenerationState | None:
@@ -251,16 +262,19 @@ class Ledger:
         standing = entry.standing(execution)
         if standing is Standing.WITHDRAWN:
             self._settle(entry, CANCELED, execution)
+            entry.told.append(Told("canceled", "canceled", time.time()))
         if standing is not Standing.HELD:
             self._books.remove_execution(entry, execution)
             return Rescue.CLEARED
         self._books.charge(entry)
         if entry.deaths < DEATHS_BEFORE_ALONE:
+            entry.told.append(Told("taken_over", "taken_over", time.time()))
             self._books.requeue(entry, execution)
             return Rescue.REQUEUED
         died = f"it was in flight when {entry.deaths + 1} workers died, the last time alone"
         error = Quarantined(died)
         self._settle(entry, Ended(GenerationState.FAILED, door.failure(error)), execution)
+        entry.told.append(Told("failed", error.code, time.time()))
         return Rescue.QUARANTINED
 
     def _bring_forward(self, entry: Entry) -> bool:

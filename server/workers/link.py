@@ -12,6 +12,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from redis.retry import Retry
 
+from server.broker.dial import dial
+
 log = logging.getLogger("darkroom.worker")
 
 T = TypeVar("T")
@@ -26,9 +28,7 @@ AWAY = (ConnectionError, TimeoutError, ResponseError)
 def connect(url: str) -> Redis:
     """A connection that never sends a command twice by itself: what became of a transaction whose
     reply was lost, the ledger finds out."""
-    return Redis.from_url(
-        url, retry=Retry(NoBackoff(), 0), socket_timeout=5.0, socket_connect_timeout=2.0
-    )
+    return dial(url, retry=Retry(NoBackoff(), 0), socket_timeout=5.0, socket_connect_timeout=2.0)
 
 
 # Any: redis-py's connections are typed by nobody, and a pipeline's for callers of commands alone.

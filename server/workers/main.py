@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from server import __version__
 from server.broker import previews
@@ -20,10 +20,13 @@ from server.exposition import Exposition
 from server.metrics import WorkerMetrics
 from server.models.device import compute_on
 from server.models.memory import MemoryGauge
+from server.spec import AnySpec
 from server.storage import open_store
+from server.tracing import open_tracer
 from server.workers.compiling import learn
 from server.workers.engine import Engine
 from server.workers.link import connect
+from server.workers.sideport import SidePort
 from server.workers.studio import EngineStudio
 from server.workers.unpack import unpack
 from server.workers.warmup import WarmUp
@@ -43,8 +46,11 @@ def run_worker(settings: Settings, card: Card) -> None:
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
     Exposition(registry, settings.metrics_socket).start()
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, "127.0.0.1", registry)
+    tracer = open_tracer(
+        settings.otlp_endpoint, settings.trace_ratio, service="darkroom-worker", instance=name
+    )
+    side_port = SidePort(registry)
+    side_port.start(settings)
     # OpenMP keeps a pool for each thread that computes on several cores, and lets none of them
     # spin as soon as they outnumber the cores: with a second pool a CPU step takes 1.8 times as
     # long. So the engine's thread alone has many cores, and all others compute on one.
@@ -52,6 +58,8 @@ def run_worker(settings: Settings, card: Card) -> None:
     all_cores = partial(compute_on, settings.threads or torch.get_num_threads())
     one_core()
     denoiser = unpack(settings, card)
+    metrics.worker_info.labels(card.name, str(denoiser.device), __version__).set(1)
+    metrics.watch(denoiser.upkeep)
     with ThreadPoolExecutor(1, initializer=all_cores) as engine:
         gauge, said = MemoryGauge(denoiser.device), settings.max_step_pixels
         full_rows = max(1, said // card.native_size**2) if said else None
@@ -86,8 +94,11 @@ def run_worker(settings: Settings, card: Card) -> None:
         device=str(denoiser.device),
         observer=Counting(metrics),
         watchdog=Watchdog(settings.hang_seconds),
+        tracer=tracer,
     )
+    side_port.ready = lambda: worker.serving
     worker.work()
+    tracer.close()
 
 
 class Counting:
@@ -100,9 +111,13 @@ class Counting:
         """A generation was claimed."""
         self._metrics.claims_total.inc()
 
-    def finished(self, state: str) -> None:
-        """A generation ended here."""
+    def finished(self, state: str, spec: AnySpec | None = None, code: str = "") -> None:
+        """A generation ended here, with so many images, if it was drawn at all."""
         self._metrics.generations_finished_total.labels(state).inc()
+        if code:
+            self._metrics.generations_failed_total.labels(code).inc()
+        if spec is not None:
+            self._metrics.images_total.labels(spec.task, state).inc(spec.num_images)
 
     def lost(self) -> None:
         """A claim turned out to belong to somebody else."""
@@ -119,3 +134,7 @@ class Counting:
     def quarantined(self) -> None:
         """A generation was failed because workers keep dying with it."""
         self._metrics.quarantined_total.inc()
+
+    def beat(self, seconds: float) -> None:
+        """Redis has answered after so long."""
+        self._metrics.redis_seconds.observe(seconds)

@@ -49,6 +49,11 @@ class Meter:
         known = {"drift": round(self._drift, 3), "largest_pixels": largest}
         return self._seen(self._measured).model_copy(update=known)
 
+    @property
+    def drift(self) -> float:
+        """How much longer steps take now than when they were measured."""
+        return self._drift
+
     def adopt(self, speed: Speed) -> None:
         """It was measured once more; what fits in memory is known from before."""
         known = {"largest_pixels": self._measured.largest_pixels} if self._measured else {}

@@ -47,7 +47,7 @@ class Preparer:
         """
         claim = flight.claim
         inputs = self._archive.inputs(claim)
-        began = time.monotonic()
+        flight.encode_began = began = time.monotonic()
         deadline = began + claim.deadline - time.time()
         flight.tickets = list(self._tickets(flight, inputs, deadline))
         flight.encode_seconds = time.monotonic() - began

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.forecast import Load, Speed
 from server.spec import AnySpec, Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 from server.stages import Stage
+from server.tracing import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class Claim:
     following: Sequence[Stage] = ()
     """The stages after this one."""
     past: Past = Past()
+    context: Context | None = None
+    """Where its trace goes on, if there is one."""
+    attempt: int = 1
+    """Which try of this stage it is, counting deaths of workers and faults of ours."""
+    waits_since: float | None = None
+    """When it was last put into this stage's queue; None: as `queued_at`."""
 
     @property
     def spec(self) -> AnySpec:
@@ -53,8 +60,8 @@ class Claim:
 
     @property
     def queue_seconds(self) -> float:
-        """How long it waited in this stage's queue."""
-        return self.started_at - self.queued_at
+        """How long it waited in this stage's queue, by the clocks of two machines."""
+        return max(0.0, self.started_at - self.queued_at)
 
     @property
     def number(self) -> int:
@@ -75,13 +82,22 @@ class Claim:
         )
 
 
+class Phase(NamedTuple):
+    """A part of the time that a claim took. Seconds since the epoch."""
+
+    name: str
+    began: float
+    ended: float
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Every image is in the store. `metrics` are this stage's."""
+    """Every image is in the store. `metrics` are this stage's, `phases` what its trace tells."""
 
     images: Sequence[ImageInfo]
     metrics: Metrics
     warnings: Sequence[Warn]
+    phases: Sequence[Phase] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,7 @@ class Handed:
     keys: Sequence[str]
     metrics: Metrics
     warnings: Sequence[Warn]
+    phases: Sequence[Phase] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +118,12 @@ class Ended:
     error: Failure | None = None
     fault: bool = False
     """Of ours, not of the request: it may go well another time, or elsewhere."""
+    phases: Sequence[Phase] = ()
+
+    @property
+    def code(self) -> str:
+        """Of its error; empty where there is none."""
+        return self.error.code if self.error else ""
 
 
 @dataclass(frozen=True, slots=True)

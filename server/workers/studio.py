@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
 from server.catalog import Safety
-from server.errors import DarkroomError, DeadlineExceeded, Unavailable
+from server.errors import DarkroomError, DeadlineExceeded, InvalidSpec, Unavailable
 from server.forecast import OPTIMISM, Load, Speed
 from server.metrics import WorkerMetrics
 from server.spec import GenerationState, Progress, Quantization
@@ -205,7 +205,9 @@ class EngineStudio:
         # What is wrong with a request is told to its caller; a traceback is for our own faults.
         ours = None if isinstance(error, DarkroomError) else error
         about = {"generation": flight.claim.id}
-        log.warning("could not be prepared: %s", error, exc_info=ours, extra=about)
+        # Of a request's fault the code alone: the words may repeat a part of its prompt.
+        said = error.code if isinstance(error, InvalidSpec) else error
+        log.warning("could not be prepared: %s", said, exc_info=ours, extra=about)
         result = ended_by(error, flight.claim.spec)
         self._inbox.put(lambda: self._end(flight, result))
 
@@ -267,9 +269,11 @@ class EngineStudio:
     def _record(self, step: Step) -> None:
         self._meter.stepped(step)
         if step.rows:
-            self._metrics.step_seconds.observe(step.seconds)
-            self._metrics.step_rows.observe(step.rows)
+            self._metrics.stepped(
+                step.rows, step.pixels, step.seconds, most_pixels=self._engine.max_step_pixels
+            )
             self._pulse = Pulse(self._engine.in_flight, step.rows, step.seconds)
+            self._metrics.step_drift_ratio.set(self._meter.drift)
         for remedy in step.remedies:
             self._metrics.out_of_memory_total.labels(remedy).inc()
         self._metrics.tickets_in_flight.set(self._engine.in_flight)
@@ -291,7 +295,8 @@ class EngineStudio:
         flight.pictures[outcome.ticket.index] = outcome.picture
         if flight.drawn:
             self._leave(flight)
-            self._threads.submit(self._publishers, self._publish, flight, time.monotonic())
+            flight.drawn_at = time.monotonic()
+            self._threads.submit(self._publishers, self._publish, flight)
 
     def _end(self, flight: Flight, result: Result | None) -> None:
         if flight.over:
@@ -303,13 +308,14 @@ class EngineStudio:
     def _leave(self, flight: Flight) -> None:
         flight.over = True
 
-    def _publish(self, flight: Flight, drawn_at: float) -> None:
-        self._tell(flight, self._finisher.finish(flight, drawn_at))
+    def _publish(self, flight: Flight) -> None:
+        self._tell(flight, self._finisher.finish(flight))
 
     def _tell(self, flight: Flight, result: Result | None) -> None:
         with self._lock:
             del self._flights[flight.claim.execution]
-        if isinstance(result, Ended) and result.error is not None:
-            self._metrics.generations_failed_total.labels(result.error.code).inc()
+        if result is None or isinstance(result, Ended):
+            reason = "abandoned" if result is None else result.state
+            self._metrics.wasted_steps_total.labels(reason).inc(flight.progress.steps_done)
         if result is not None:
-            self._finish(flight.claim, result)
+            self._finish(flight.claim, flight.traced(result))

@@ -16,6 +16,8 @@ from rq import Queue, worker_registration
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 
 from server.broker import keys
+from server.errors import Quarantined
+from server.spec import AnySpec
 from server.workers.ledger import Ledger, Rescue
 from server.workers.link import AWAY
 from server.workers.lists import Lists
@@ -32,8 +34,9 @@ class Observer(Protocol):
     def claimed(self) -> None:
         """A generation was claimed."""
 
-    def finished(self, state: str) -> None:
-        """A generation ended here, in this terminal state."""
+    def finished(self, state: str, spec: AnySpec | None = None, code: str = "") -> None:
+        """A generation ended here, in this terminal state. None: before it was admitted. `code`: of
+        the error that it ended with."""
 
     def lost(self) -> None:
         """A claim turned out to belong to somebody else."""
@@ -46,6 +49,9 @@ class Observer(Protocol):
 
     def quarantined(self) -> None:
         """A generation was failed because workers keep dying with it."""
+
+    def beat(self, seconds: float) -> None:
+        """Redis has answered all that a beat asks after so long."""
 
 
 class Takeover:
@@ -151,7 +157,7 @@ class Takeover:
         elif rescue is Rescue.QUARANTINED:
             log.error("quarantined: workers keep dying with it", extra=_about(id))
             self._observer.quarantined()
-            self._observer.finished("failed")
+            self._observer.finished("failed", code=Quarantined.code)
 
 
 def trim(queue: Queue, redis: Any) -> None:

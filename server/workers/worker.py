@@ -29,6 +29,8 @@ from server.broker import delivery
 from server.broker.record import WorkerInfo
 from server.config import Settings
 from server.spec import GenerationState
+from server.tracing import SILENT, Tracer
+from server.workers.attempts import Attempts
 from server.workers.beat import Beat, wait
 from server.workers.books import RqWorker
 from server.workers.holdings import Holdings
@@ -67,6 +69,7 @@ class BatchWorker(RqWorker):
         device: str,
         observer: Observer,
         watchdog: Watchdog | None = None,
+        tracer: Tracer = SILENT,
     ) -> None:
         super().__init__(checkpoint, redis, name)
         self._settings = settings
@@ -74,6 +77,7 @@ class BatchWorker(RqWorker):
         self._device = device
         self._studio = studio
         self._observer = observer
+        self._attempts = Attempts(tracer, name)
         self._holdings = Holdings()
         self._results: SimpleQueue[tuple[Claim, Result]] = SimpleQueue()
         lease_ms = int(settings.lease_seconds * 1000)
@@ -86,6 +90,7 @@ class BatchWorker(RqWorker):
             discard=studio.discard,
             least_seconds=studio.least_seconds,
             load=studio.load,
+            attempts=self._attempts,
         )
         self._takeover = Takeover(
             self._ledger,
@@ -105,8 +110,10 @@ class BatchWorker(RqWorker):
             appear=self.appear,
             lose=self._lose,
             give_up=self._give_up,
+            beaten=observer.beat,
             watchdog=watchdog,
         )
+        self._begun = False
         self._stops = 0
         self._gone = threading.Event()
         self._refused_room, self._refused_at = 0, float("-inf")
@@ -122,6 +129,7 @@ class BatchWorker(RqWorker):
         persist(self.connection.ping, give_up=self._stopping)
         self.birth_date = now()
         self._studio.start(self.finish)
+        self._begun = True
         beat, look = self._spawn(self._beat.run), self._spawn(self._look)
         self._spawn(self._settle)
         log.info("serving %s as %s", self._checkpoint, self.name)
@@ -140,6 +148,11 @@ class BatchWorker(RqWorker):
         """The studio's answer. Returns at once; the result is kept until Redis has it."""
         if self._holdings.end(claim):
             self._results.put((claim, result))
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes what is in its queue."""
+        return self._begun and not self._stops
 
     def _stopping(self) -> bool:
         return self._stops > 0
@@ -167,7 +180,7 @@ class BatchWorker(RqWorker):
             self._admit(answer)
         elif isinstance(answer, Ended):
             log.info("%s before it was drawn", answer.state.value, extra={"generation": id})
-            self._observer.finished(answer.state.value)
+            self._observer.finished(answer.state.value, code=answer.code)
         elif answer is Refusal.NO_ROOM:
             self._refused_room, self._refused_at = room, time.monotonic()
 
@@ -212,6 +225,7 @@ class BatchWorker(RqWorker):
         over = lambda: time.monotonic() > deadline  # noqa: E731
         if persist(lambda: self._ledger.hand_back(claim), give_up=over):
             log.info("handed back, not finished in time", extra={"generation": claim.id})
+            self._attempts.handed_back(claim)
         self._holdings.let_go(claim)
 
     def _leave(self, *threads: threading.Thread) -> None:
@@ -241,12 +255,14 @@ class BatchWorker(RqWorker):
         if state is None:
             self._lose(claim)
             return
+        self._attempts.settled(claim, result, state)
         self._holdings.let_go(claim)
         self._wake.put(None)
         about = {"generation": claim.id}
         if state is not GenerationState.QUEUED:
             log.info("%s", state.value, extra=about)
-            self._observer.finished(state.value)
+            code = result.code if isinstance(result, Ended) and result.state is state else ""
+            self._observer.finished(state.value, claim.spec, code)
         elif isinstance(result, Handed):
             log.info("handed on to %s", claim.following[0].checkpoint, extra=about)
         else:

@@ -20,6 +20,7 @@ from server.broker import WorkerInfo, accounts, delivery, keys, previews
 from server.catalog import load_catalog
 from server.config import Settings
 from server.forecast import Speed
+from server.listener import listen, listen_aside
 from server.spec import Failure, GenerationState, ImageInfo, Metrics, Progress, Warn
 
 RETENTION = 600
@@ -32,12 +33,14 @@ SPEED = Speed(native_pixels=128 * 128, curve=((2, 0.1),), full_rows=2)
 def gateway(redis_url: str, folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a gateway that runs until the block ends."""
     made = {"redis": redis_url, "data_dir": folder, "port": 0, "max_wait_seconds": 5.0}
-    server = make_server(Settings(**(made | settings)), load_catalog(settings.get("catalog")))
-    thread = threading.Thread(target=server.run)
+    given = Settings(**(made | settings))
+    server = make_server(given, load_catalog(settings.get("catalog")))
+    listeners = [listen("127.0.0.1", 0), *([listen_aside(given)] if given.metrics_port else [])]
+    thread = threading.Thread(target=server.run, args=(listeners,))
     thread.start()
     try:
         wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = listeners[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
             yield client
     finally:

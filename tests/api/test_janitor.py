@@ -532,9 +532,14 @@ def test_a_large_store_is_swept_batch_by_batch(run: Run, monkeypatch: pytest.Mon
     run(act)
 
 
-def test_an_object_store_is_swept_likewise(run: Run) -> None:
+@pytest.mark.parametrize("where", ["memory", "bucket"])
+def test_an_object_store_is_swept_likewise(
+    run: Run, where: str, request: pytest.FixtureRequest
+) -> None:
+    location = request.getfixturevalue("bucket") if where == "bucket" else "memory://"
+
     async def act(house: House) -> None:
-        house.store = open_store("memory://", house.folder)
+        house.store = open_store(location, house.folder)
         orphan = an_old_id()
         id = await house.submit_picture(an_old_id())
         house.hands.end(id, GenerationState.FAILED)

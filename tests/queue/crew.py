@@ -29,7 +29,8 @@ from server.broker import keys, line, submit
 from server.broker.record import Generation
 from server.config import Settings
 from server.forecast import Demand
-from server.spec import new_generation_id
+from server.spec import AnySpec, new_generation_id
+from server.tracing import SILENT, Tracer
 from server.workers.link import connect
 from server.workers.worker import BatchWorker
 from tests.builders import a_spec
@@ -63,7 +64,7 @@ class Counts(Counter[str]):
     def claimed(self) -> None:
         self["claimed"] += 1
 
-    def finished(self, state: str) -> None:
+    def finished(self, state: str, spec: AnySpec | None = None, code: str = "") -> None:
         self[state] += 1
 
     def lost(self) -> None:
@@ -77,6 +78,9 @@ class Counts(Counter[str]):
 
     def quarantined(self) -> None:
         self["quarantined"] += 1
+
+    def beat(self, seconds: float) -> None:
+        """That is nothing to count."""
 
 
 class Desk:
@@ -98,13 +102,16 @@ class Desk:
         found: Any = self.redis.eval(line.NEXT, 2, *names, keys.line(checkpoint))
         return str(found.decode())
 
-    def submit(self, *, created_at: float | None = None, **changes: Any) -> str:
+    def submit(
+        self, *, created_at: float | None = None, traceparent: str = "", **changes: Any
+    ) -> str:
         """Queue a generation through the real script."""
         generation = Generation(
             id=new_generation_id(),
             owner="tester",
             spec=a_spec(**changes),
             created_at=time.time() if created_at is None else created_at,
+            traceparent=traceparent,
         )
         names, values = submit.arguments(
             generation,
@@ -170,7 +177,12 @@ class ThreadWorker(BatchWorker):
     """A worker on a thread: its studio, counts and end are at hand."""
 
     def __init__(
-        self, settings: Settings, studio: Any, redis: Redis, checkpoint: str = "demo"
+        self,
+        settings: Settings,
+        studio: Any,
+        redis: Redis,
+        checkpoint: str = "demo",
+        tracer: Tracer = SILENT,
     ) -> None:
         self.studio, self.counts = studio, Counts()
         self.reason = ""
@@ -182,6 +194,7 @@ class ThreadWorker(BatchWorker):
             name=f"thread-{uuid.uuid4().hex[:6]}",
             device="cpu",
             observer=self.counts,
+            tracer=tracer,
         )
         self.thread = threading.Thread(target=self.work, daemon=True)
 
@@ -207,11 +220,16 @@ class Crew:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def thread(
-        self, studio: Any | None = None, *, checkpoint: str = "demo", **changes: Any
+        self,
+        studio: Any | None = None,
+        *,
+        checkpoint: str = "demo",
+        tracer: Tracer = SILENT,
+        **changes: Any,
     ) -> ThreadWorker:
         """A worker in this process."""
         settings, studio = short(self.url, **changes), studio or ScriptedStudio()
-        worker = ThreadWorker(settings, studio, connect(settings.redis), checkpoint)
+        worker = ThreadWorker(settings, studio, connect(settings.redis), checkpoint, tracer)
         worker.thread.start()
         self._threads.append(worker)
         return worker

@@ -235,6 +235,17 @@ def test_results_wait_while_redis_is_full(server, desk, crew):
     assert desk.states(id) == ["queued", "running", "succeeded"]
 
 
+def test_what_is_asked_for_while_redis_is_full_is_refused_and_changes_nothing(server, desk):
+    desk.submit()
+    before = {name: desk.redis.dump(name) for name in desk.redis.scan_iter()}
+    desk.redis.config_set("maxmemory", "1")
+    with pytest.raises(OutOfMemoryError):
+        desk.submit()
+    desk.redis.config_set("maxmemory", "0")
+    assert {name: desk.redis.dump(name) for name in desk.redis.scan_iter()} == before
+    desk.submit()
+
+
 def test_a_worker_that_redis_forgot_comes_back(server, desk, crew):
     worker = crew.thread()
     id = desk.submit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,25 @@ def test_one_that_hangs_keeps_nobody_waiting_for_long(
         hung.bind(str(folder / "worker 2.sock"))
         hung.listen()
         assert two[0].told()["darkroom_process_up", "worker 2"] == 0
+
+
+@pytest.mark.parametrize("part", [b"# HE", b'darkroom_claims_total{kind="own"} ', b"\xff\n"])
+def test_one_that_is_killed_in_the_middle_of_its_page_is_told_of_as_away(
+    two: tuple[Process, Process], folder: Path, part: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(folder / "worker 2.sock"))
+        dying.listen()
+        said = threading.Thread(target=say, args=(dying, part))
+        said.start()
+        assert two[0].told()["darkroom_process_up", "worker 2"] == 0
+        said.join()
+
+
+def say(listener: socket.socket, part: bytes) -> None:
+    asker, _ = listener.accept()
+    with asker:
+        asker.sendall(part)
 
 
 def test_the_next_of_the_same_name_takes_the_socket_over(folder: Path) -> None:

@@ -6,13 +6,14 @@ from server.errors import NotFound, Unavailable
 from server.storage import open_store
 
 
-@pytest.fixture(params=["folder", "file url", "memory"])
+@pytest.fixture(params=["folder", "file url", "memory", "s3"])
 def store(request, tmp_path):
     location = {
-        "folder": "",
-        "file url": (tmp_path / "by-url").as_uri(),
-        "memory": "memory://",
-    }[request.param]
+        "folder": lambda: "",
+        "file url": lambda: (tmp_path / "by-url").as_uri(),
+        "memory": lambda: "memory://",
+        "s3": lambda: request.getfixturevalue("bucket"),
+    }[request.param]()
     (tmp_path / "by-url").mkdir()
     return open_store(location, tmp_path)
 

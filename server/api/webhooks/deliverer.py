@@ -17,6 +17,7 @@ from server.api.webhooks.messenger import Answer, Messenger
 from server.broker import Attempt, Broker, DeliveryState, Due, Generation
 from server.errors import BrokerUnavailable, DarkroomError, Gone, NotFound
 from server.metrics import GatewayMetrics
+from server.tracing import SILENT, Context, Kind, Tracer
 
 log = logging.getLogger("darkroom.webhooks")
 
@@ -55,12 +56,14 @@ class Deliverer:
         broker: Broker,
         messenger: Messenger,
         metrics: GatewayMetrics,
+        tracer: Tracer = SILENT,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
         self._messenger = messenger
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
@@ -154,9 +157,28 @@ class Deliverer:
         if state is DeliveryState.PENDING:
             again_at = self._clock() + _pause(answer, due.tries)
         self._metrics.webhook_calls_total.labels(state.value).inc()
+        self._trace(generation, attempt, state)
         if state is DeliveryState.FAILED:
             log.warning("a webhook was given up: %s", _reason(answer), extra=_about(due))
         await self._broker.deliveries.settle(due, state, attempt=attempt, again_at=again_at)
+
+    def _trace(self, generation: Generation, attempt: Attempt, state: DeliveryState) -> None:
+        context = Context.read(generation.traceparent)
+        self._tracer.remember(generation.id, context)
+        if not self._tracer.on or context is None:
+            return
+        said: dict[str, str | int] = {
+            "http.request.method": "POST",
+            "darkroom.generation": generation.id,
+            "darkroom.outcome": state.value,
+        }
+        if attempt.status is not None:
+            said["http.response.status_code"] = attempt.status
+        span = self._tracer.begin(
+            "POST webhook", context, kind=Kind.CLIENT, at=attempt.at, attributes=said
+        )
+        failed = "" if state is DeliveryState.DELIVERED else str(attempt.status or "no_answer")
+        span.end(error=failed, at=attempt.at + attempt.seconds)
 
 
 def _verdict(answer: Answer, tries: int) -> DeliveryState:
