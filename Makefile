@@ -52,7 +52,7 @@ leak: $(READY) ## Draw 2,000 pictures, with adapters and cancels, and see that m
 bench: $(READY) ## Measure, and print ratios (ARGS=…)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-gpu: $(READY) ## Measure checkpoints of real size on a GPU; ends with 3 where there is none (ARGS=…)
+bench-gpu: $(READY) ## Measure checkpoints of real size on a GPU; ends with an error where there is none (ARGS=…)
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 audit: $(READY) ## Look for known holes in what is pinned, and list all licences (needs pypi.org)

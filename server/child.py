@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from server.embedded import tied
 
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
+SILENT_SECONDS, ASK_SECONDS = 30.0, 5.0
 HOPELESS = 3
 """The exit status of a worker whose checkpoint cannot be loaded: trying again will not help."""
 
@@ -115,3 +117,49 @@ class Child:
         with process.stdout as lines:
             for line in lines:
                 say(self.name, line.decode(errors="replace").rstrip())
+
+
+class Server(Protocol):
+    """One that can be asked whether it is well."""
+
+    def answers(self) -> bool:
+        """Within a second."""
+
+    def kill(self) -> None:
+        """It is not asked."""
+
+
+class Vigil:
+    """Ends a server that runs and does not answer, since nobody starts again what has not ended.
+
+    Args:
+        patience: seconds that it may be silent.
+    """
+
+    def __init__(
+        self,
+        patience: float = SILENT_SECONDS,
+        pause: float = ASK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._patience = patience
+        self._pause = pause
+        self._clock = clock
+        self._ask_at = 0.0
+        self._silent_since: float | None = None
+
+    def ends(self, server: Server) -> bool:
+        """Whether it was ended just now. Asks it now and then, whenever this is called."""
+        now = self._clock()
+        if now < self._ask_at:
+            return False
+        self._ask_at = now + self._pause
+        if server.answers():
+            self._silent_since = None
+            return False
+        since = self._silent_since = self._silent_since or now
+        if now - since < self._patience:
+            return False
+        self._silent_since = None
+        server.kill()
+        return True

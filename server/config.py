@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     gateways: int = Field(
         1,
         gt=0,
+        le=256,
         description="Gateway processes that `serve` or `gateway` starts on one socket; a core each "
         "is what they can use.",
     )

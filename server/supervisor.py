@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from server.child import HOPELESS, Child, backoff_seconds, exit_words
+from server.child import HOPELESS, Child, Vigil, backoff_seconds, exit_words
 from server.config import Settings
 from server.embedded import EmbeddedRedis, may_hold
 from server.errors import DarkroomError
@@ -72,6 +72,7 @@ class Supervisor:
         self._url = url_of(listener)
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._redis: EmbeddedRedis | None = None
+        self._vigil = Vigil()
         self._redis_failures = 0
         self._redis_due_at = 0.0
         self._gateways: list[Child] = []
@@ -171,7 +172,11 @@ class Supervisor:
             )
 
     def _tend_redis(self) -> None:
-        if self._redis is None or self._redis.running or time.monotonic() < self._redis_due_at:
+        if self._redis is None or time.monotonic() < self._redis_due_at:
+            return
+        if self._redis.running:
+            if self._vigil.ends(self._redis):
+                self._console.say("redis    does not answer any more and is killed")
             return
         self._console.say("redis    ended; starting it again with the data it had")
         try:

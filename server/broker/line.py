@@ -95,8 +95,10 @@ local function take(line, id)
   redis.call('ZADD', line .. among, pass + seconds / weight, owner)
   redis.call('SET', line .. ':pass', string.format('%.9f', now))
   local spent = 'SPENT' .. math.floor(redis.call('TIME')[1] / DAY) .. ':' .. owner
-  redis.call('INCRBYFLOAT', spent, seconds)
-  redis.call('EXPIRE', spent, 2 * DAY)
+  -- Not INCRBYFLOAT: Redis 6.2 turns that into a SET of one word more, for which it takes its array
+  -- of words to be as small as that; longer commands of scripts then overrun it.
+  local sum = (redis.call('GET', spent) or 0) + seconds
+  redis.call('SET', spent, string.format('%.17g', sum), 'EX', 2 * DAY)
 end
 
 """

@@ -22,6 +22,11 @@ from server.workers.planner import worthwhile_rows
 DECODING = ("decode_seconds", "decode_curve", "decode_pixels")
 
 
+MOST_RATE = 100_000.0
+MOST_WORKERS = 5_000
+"""That a checkpoint may need at the least: it takes minutes to simulate them."""
+
+
 class PlanError(DarkroomError):
     """A plan that cannot be read, or that says too little."""
 
@@ -53,7 +58,7 @@ class Traffic(Frozen):
     """Generations that are alike. What is left out is as the checkpoint's card says."""
 
     checkpoint: str
-    rate: float = Field(gt=0, description="Generations a second.")
+    rate: float = Field(gt=0, le=MOST_RATE, strict=True, description="Generations a second.")
     width: int | None = Field(default=None, gt=0)
     height: int | None = Field(default=None, gt=0)
     num_images: int = Field(default=1, ge=1)
@@ -68,7 +73,7 @@ class Pace(Frozen):
     curve: tuple[tuple[int, float], ...] = Field(default=(), description="Rows, and seconds.")
     smallest: tuple[float, float] | None = None
     full_rows: int | None = Field(default=None, gt=0)
-    exponent: float = Field(default=1.0, gt=0)
+    exponent: float = Field(default=1.0, gt=0, le=4)
     guided_rows: int = Field(default=2, ge=1, le=2, description="Of a guided picture.")
     decode_seconds: float = Field(default=0.0, ge=0)
     decode_curve: tuple[tuple[int, float], ...] = Field(default=(), description="Pixels, seconds.")
@@ -93,7 +98,9 @@ class Plan(Frozen):
     goal: Goal
     traffic: tuple[Traffic, ...] = Field(min_length=1)
     checkpoints: dict[str, Pace] = Field(default_factory=dict)
-    generations: int = Field(default=20_000, ge=1000, description="Simulated of each checkpoint.")
+    generations: int = Field(
+        default=20_000, ge=1000, le=5_000_000, description="Simulated of each checkpoint."
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -201,6 +208,11 @@ def crews(
             )
         holds = pace.capacity or (known.capacity if known else capacity)
         crew = Crew(name, tuple(kinds), speed, holds, pace.encode_seconds, pace.publish_seconds)
+        if crew.load > MOST_WORKERS:
+            raise PlanError(
+                f"{name!r} would keep {crew.load:,.0f} workers busy; at most {MOST_WORKERS:,} are "
+                "simulated: plan for a share of the traffic"
+            )
         found.append(crew)
     return found
 
@@ -231,4 +243,23 @@ def _stage(traffic: Traffic, card: Card) -> Stage:
         "priority": 0,
     }
     common = card.defaults.model_dump(include=set(TextToImage.model_fields))
+    for name, value in said.items():
+        _check(name, value, card)
     return Stage(spec=TextToImage.model_validate(common | defaults | said))
+
+
+def _check(name: str, value: Any, card: Card) -> None:
+    """By the limits of the card, as a request would be."""
+    limits, multiple = card.limits, card.limits.side_multiple
+    most = {
+        "width": limits.max_side,
+        "height": limits.max_side,
+        "num_images": limits.max_images,
+        "num_inference_steps": limits.max_steps,
+        "guidance_scale": limits.max_guidance,
+    }
+    if value > most.get(name, value):
+        raise PlanError(f"traffic: {card.name} takes a {name} of {most[name]} at most, not {value}")
+    if name in ("width", "height") and (value < limits.min_side or value % multiple):
+        least = f"{limits.min_side} or more, a multiple of {multiple}"
+        raise PlanError(f"traffic: {card.name} takes a {name} of {least}, not {value}")

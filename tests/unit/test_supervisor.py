@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from server.child import Child, backoff_seconds, exit_words
+from server.child import Child, Vigil, backoff_seconds, exit_words
 from server.config import Settings
 from server.shares import share_of_clients, share_of_cores
 from server.supervisor import environment
@@ -147,6 +147,31 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+class Quiet:
+    """A server that answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.well, self.killed = True, 0
+
+    def answers(self) -> bool:
+        return self.well
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+def test_a_server_that_is_silent_for_too_long_is_ended() -> None:
+    now, server = 100.0, Quiet()
+    vigil = Vigil(patience=30.0, pause=5.0, clock=lambda: now)
+    ended = []
+    for now in range(100, 200, 5):  # the clock reads it
+        server.well = now < 120 or now == 140
+        if vigil.ends(server):
+            ended.append(now)
+    assert ended == [175]
+    assert server.killed == 1
 
 
 def test_a_signal_drains_everything_in_order(supervised: Any) -> None:
