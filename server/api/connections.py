@@ -73,6 +73,7 @@ class Connection(HttpToolsProtocol):
 
     most = 10_000
     seconds = 60.0
+    side_port = 0
     _told = -TOLD_SECONDS
 
     _in_head = True
@@ -85,7 +86,9 @@ class Connection(HttpToolsProtocol):
         """Refuses the one that is too much; of any other a request is expected now."""
         super().connection_made(transport)
         self.transport = Joining(transport, self.loop)
-        if len(self.connections) > self.most:
+        # Who looks after this process must reach it when it is crowded, or would end it.
+        aside = self.side_port and transport.get_extra_info("sockname")[1] == self.side_port
+        if len(self.connections) > self.most and not aside:
             self._tell_of_refusals()
             wait = TooManyConnections("too many connections are open; come back in a moment")
             wait.retry_after = AGAIN_SECONDS
@@ -178,11 +181,12 @@ class Connection(HttpToolsProtocol):
             log.warning("connections are refused: %d are open, which is the most", self.most)
 
 
-def connections(most: int, seconds: float) -> type[Connection]:
-    """Those of one gateway: so many, each as patient as this."""
+def connections(most: int, seconds: float, side_port: int = 0) -> type[Connection]:
+    """Those of one gateway: so many, each as patient as this. Those of the side port are not
+    counted out."""
 
     class Bounded(Connection):
         pass
 
-    Bounded.most, Bounded.seconds = most, seconds
+    Bounded.most, Bounded.seconds, Bounded.side_port = most, seconds, side_port
     return Bounded

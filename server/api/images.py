@@ -87,9 +87,10 @@ async def get_image(
 
 async def lent(gate: Gateway, request: Request, key: str) -> str | None:
     """Where the store itself gives the image out, if an operator wants that. A page of our own is
-    not sent there: its browser would not follow it to another site."""
+    not sent there: its browser would not follow it to another site. Nor is who sends `X-API-Key`:
+    clients take that header, unlike `Authorization`, along to wherever they are sent."""
     own_page = request.headers.get("sec-fetch-site") == "same-origin"
-    if not gate.presigned_seconds or own_page:
+    if not gate.presigned_seconds or own_page or "x-api-key" in request.headers:
         return None
     return await gate.store.lend(key, gate.presigned_seconds)
 

@@ -10,6 +10,7 @@ by whoever took it over.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from server.spec import AnySpec, GenerationState
 from server.tracing import SILENT, Attributes, Context, Kind, Tracer, about
 from server.workers.entry import Entry, Told
 from server.workers.stage import Claim, Drawn, Ended, Handed, Phase, Result
+
+log = logging.getLogger("darkroom.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,13 @@ class Attempts:
             self._tell(Attempt.of_claim(claim, claim.context, self._worker), told, result)
 
     def _tell(self, attempt: Attempt, told: Told, result: Result | None = None) -> None:
+        try:
+            self._trace(attempt, told, result)
+        except Exception:  # a trace must cost nobody a picture
+            about_it = {"generation": attempt.generation}
+            log.exception("an attempt cannot be traced", extra=about_it)
+
+    def _trace(self, attempt: Attempt, told: Told, result: Result | None) -> None:
         said = {**attempt.said, "darkroom.outcome": told.outcome}
         checkpoint, since = attempt.spec.checkpoint, attempt.waits_since
         started = attempt.started_at

@@ -91,6 +91,16 @@ def test_the_front_is_not_taken_for_the_side_port_by_what_a_request_says(ports: 
     assert ports.front.get("/metrics", headers=host).status_code == 401
 
 
+def test_a_crowd_at_the_front_keeps_no_probe_out(
+    server: RedisServer, folder: Path, hands: Hands
+) -> None:
+    port = a_free_port()
+    with gateway(server.url, folder, metrics_port=port, max_connections=1) as front:
+        assert front.get("/healthz").status_code == 200  # and its connection is kept
+        assert httpx.get(f"{front.base_url}/healthz").status_code == 503
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+
+
 def test_only_reads_are_answered_there(ports: Ports) -> None:
     assert ports.side.post("/metrics").status_code == 405
 

@@ -278,3 +278,17 @@ def test_a_context_is_what_the_first_worker_reads(desk, crew):
     id = desk.submit(traceparent=GOOD)
     until(lambda: id in worker.studio.claims)
     assert worker.studio.admitted[0].context == Context.read(GOOD)
+
+
+def test_a_tracer_that_fails_costs_nobody_a_picture(
+    desk, crew, tracer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no spans today")
+
+    monkeypatch.setattr(tracer, "begin", fail)
+    crew.thread(ScriptedStudio(ticks=1), tracer=tracer)
+    id = desk.submit(traceparent=GOOD)
+    until(lambda: desk.status(id) == "succeeded")
+    until(lambda: "cannot be traced" in caplog.text)
+    assert "an attempt cannot be traced" in caplog.text

@@ -72,7 +72,7 @@ class Served:
         """The newest process of a child."""
         if name == "redis":
             return int((self.data_dir / "redis" / "redis.pid").read_text())
-        return int(re.findall(rf"{name} +started, process (\d+)", self.said)[-1])
+        return int(re.findall(rf"{name} +started(?: again)?, process (\d+)", self.said)[-1])
 
     def kill(self, name: str) -> None:
         """As if the machine had run out of memory."""

@@ -22,6 +22,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from server.embedded import find_redis_server
 from server.errors import DarkroomError
 from server.listener import listen, url_of
 from tests.redis_server import RedisServer
@@ -104,7 +105,8 @@ class House:
     def __init__(self, folder: Path, worker: Sequence[str] = SIMULATED, capacity: int = 2) -> None:
         self._folder = folder
         self._worker = worker
-        self._redis_server = RedisServer()
+        # The newest: scripts of earlier versions crash the one of the wheel.
+        self._redis_server = RedisServer(find_redis_server()[0])
         self._redis_server.start()
         self.redis = Redis.from_url(self._redis_server.url)
         self._listener = listen("127.0.0.1", 0)
@@ -114,6 +116,7 @@ class House:
             "data_dir": folder,
             "capacity": capacity,
             "min_free_bytes": 0,
+            "lease_seconds": 15,  # nobody dies here, and who is only slow must not look as if
         }
         self.processes: list[Process] = []
 
