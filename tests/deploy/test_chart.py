@@ -217,6 +217,12 @@ def test_pods_are_replaced_when_what_they_read_at_their_start_changes(full: list
         assert before["annotations"] != after["annotations"]
 
 
+def test_a_new_version_of_the_chart_replaces_no_pod_by_itself(chart: list[Manifest]) -> None:
+    for each in of(chart, "Deployment", "StatefulSet"):
+        labels = each["spec"]["template"]["metadata"]["labels"]
+        assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(labels)
+
+
 def test_it_says_how_the_first_key_is_made() -> None:
     said = notes("demo")
     assert f"kubectl --namespace {NAMESPACE} exec -it deploy/darkroom-keys -- darkroom keys" in said
