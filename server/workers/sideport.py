@@ -4,6 +4,7 @@ cannot reach, and knows nothing but three paths.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from server.config import Settings
 from server.listener import listen_aside
+
+log = logging.getLogger("darkroom.worker")
 
 Answer = tuple[HTTPStatus, str, bytes]
 PATIENCE_SECONDS = 10.0
@@ -58,6 +61,10 @@ class SidePort:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     answer: Callable[[str], Answer]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who asks may hang up; that is no matter for stderr."""
+        log.debug("%s was not answered", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
