@@ -16,6 +16,7 @@ from typing import Any
 
 from redis import Redis
 
+from server.embedded import find_redis_server
 from tests.chaos import worker
 from tests.chaos.places import PLACES, Needs
 from tests.fuzz.house import GatewayProcess, wait_until
@@ -163,7 +164,7 @@ class House:
     def __init__(self, folder: Path, dice: random.Random, lease_seconds: float) -> None:
         self.folder, self.dice, self.lease_seconds = folder, dice, lease_seconds
         (folder / "cards.toml").write_text(CARDS)
-        self.redis = RedisServer()
+        self.redis = RedisServer(find_redis_server()[0])
         self.redis.start()
         self.direct = Redis.from_url(self.redis.url)
         forks.set_forkserver_preload(["tests.chaos.worker"])

@@ -19,6 +19,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from server.broker import accounts, keys
 from server.config import Settings
+from server.embedded import find_redis_server
 from server.errors import DarkroomError
 from tests.api.house import bearer, gateway, wait_until
 from tests.fuzz.worker import simulated
@@ -51,7 +52,7 @@ def users() -> list[str]:
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    server = RedisServer()
+    server = RedisServer(find_redis_server()[0])
     server.start()
     with Redis.from_url(server.url) as redis:
         if int(redis.info("server")["redis_version"].split(".")[0]) < 7:  # type: ignore[index]
