@@ -57,6 +57,7 @@ RUN /opt/darkroom/bin/python -m compileall -q /opt/darkroom/lib/python3.12/site-
 ENV PATH=/opt/darkroom/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    HOME=/var/lib/darkroom \
     HF_HOME=/var/cache/huggingface \
     HF_HUB_OFFLINE=1 \
     DARKROOM_DATA_DIR=/var/lib/darkroom \

@@ -68,6 +68,7 @@ COPY docker/health.py /opt/darkroom/health.py
 ENV PATH=/opt/darkroom/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    HOME=/var/lib/darkroom \
     HF_HOME=/var/cache/huggingface \
     HF_HUB_DISABLE_TELEMETRY=1 \
     DARKROOM_DATA_DIR=/var/lib/darkroom \

@@ -23,6 +23,10 @@ RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
 """obstore's own retries would hold a thread for minutes; whoever waits for a store tries again."""
 AT_ONCE: RetryConfig = {"max_retries": 0}
 
+CREDENTIALS = (
+    "its credentials come from the environment, such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
+    "and AWS_REGION"
+)
 CLOUDS = (AzureStore, GCSStore, S3Store)
 NOTHING = "darkroom.nothing"
 """A folder that is not there: to list it costs the least that shows whether we are let in."""
@@ -74,26 +78,30 @@ def expect_bucket(location: str) -> None:
     for later, and one that is a folder is made when it is written to.
 
     Raises:
-        DarkroomError: it does not let us in, there is no such bucket, or the URL is none.
+        DarkroomError: it does not let us in, there is no such bucket, or the URL is none; says
+            nothing that may be a secret.
     """
     parts = urlsplit(location)
     if "://" not in location or parts.scheme in ("file", "memory"):
         return
-    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # abfss://CONTAINER@ACCOUNT.… is how Azure writes a place.
+    azure = parts.scheme in ("abfs", "abfss") and parts.password is None
+    if parts.query or parts.fragment or ("@" in parts.netloc and not azure):
+        raise DarkroomError(f"DARKROOM_STORAGE holds more than a place; {CREDENTIALS}")
+    where = f"{parts.scheme}://{parts.netloc}{parts.path}"
     try:
         store = from_url(location, retry_config=AT_ONCE)
     except (BaseError, ValueError) as error:
         raise DarkroomError(f"DARKROOM_STORAGE is no image store: {first(error)}") from error
     if not of_a_cloud(store):
-        return
+        raise DarkroomError(f"DARKROOM_STORAGE is no image store: {where} is somebody's web server")
     try:
         look(store)
     except (BaseError, OSError) as error:
         if (closed := _closed(error)) is not None:
             raise DarkroomError(
-                f"{closed}: {where} (DARKROOM_STORAGE); its credentials come from the "
-                "environment, such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, and "
-                "docs/operations.md says what they must allow"
+                f"{closed}: {where} (DARKROOM_STORAGE); {CREDENTIALS}, and docs/operations.md "
+                "says what they must allow"
             ) from error
 
 

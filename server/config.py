@@ -29,7 +29,7 @@ class Settings(BaseSettings):
         env_prefix="DARKROOM_", toml_file="darkroom.toml", frozen=True, extra="forbid"
     )
 
-    host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address the gateway listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway listens on. 0: any free.")
     insecure_no_auth: bool = Field(
         False, description="Listen on other than loopback addresses although there are no keys."
@@ -243,7 +243,9 @@ class Settings(BaseSettings):
         120.0, gt=0, description="A UNet call longer than this ends the worker process."
     )
     metrics_host: str = Field(
-        "127.0.0.1", description="Address of the side port; see DARKROOM_METRICS_PORT."
+        "127.0.0.1",
+        min_length=1,
+        description="Address of the side port; see DARKROOM_METRICS_PORT.",
     )
     metrics_port: int = Field(
         0,

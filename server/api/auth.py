@@ -102,16 +102,18 @@ class Guarded:
         self._needed = needed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The route knows whose request it is by `state["account"]`."""
+        """The route knows whose request it is by `state["account"]`; who was asked for a key, where
+        there are any, and let in, by `state["admitted"]`."""
         account, standing = LOCAL, None
-        if self._needed is not None and not at_side_port(scope):
+        asked = self._needed is not None and not at_side_port(scope)
+        if self._needed is not None and asked:
             try:
                 account, standing = await self._keeper.admit(scope)
                 _check(account, standing, self._needed)
             except DarkroomError as error:
                 headers = {} if standing is None else _told(standing)
                 return await error_response(scope["path"], error, headers)(scope, receive, send)
-        scope.setdefault("state", {})["account"] = account
+        scope.setdefault("state", {}).update(account=account, admitted=asked)
         if account is not LOCAL:
             send = self._watched(scope, send, standing)
         await self._app(scope, receive, send)

@@ -23,6 +23,7 @@ log = logging.getLogger("darkroom.connections")
 
 MOST_HEAD = 64 * 1024
 """Bytes of a request line and its headers."""
+HEAD_WORDS = f"the request's head is too large, at most {MOST_HEAD:,} bytes are read"
 MOST_HEADERS = 100
 AGAIN_SECONDS = 5.0
 TOLD_SECONDS = 60.0
@@ -111,8 +112,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD:
-                most = f"at most {MOST_HEAD:,} bytes are read"
-                return self._refuse(HeadTooLarge(f"the request's head is too large, {most}"))
+                return self._refuse(HeadTooLarge(HEAD_WORDS))
         if self._waiting is None and self._expects_more():
             self._waiting = self.loop.call_later(self.seconds, self._too_slow)
 
@@ -126,10 +126,17 @@ class Connection(HttpToolsProtocol):
         """The head is there; a body is its reader's affair."""
         self._stop_waiting()
         self._in_head = False
-        if len(self.headers) > MOST_HEADERS:
-            self._wrong = HeadTooLarge(f"at most {MOST_HEADERS} headers are read")
+        self._wrong = self._too_large()
+        if self._wrong is not None:
             raise self._wrong
         super().on_headers_complete()
+
+    def _too_large(self) -> HeadTooLarge | None:
+        """One that came at once is parsed before its bytes are counted."""
+        if len(self.headers) > MOST_HEADERS:
+            return HeadTooLarge(f"at most {MOST_HEADERS} headers are read")
+        lengths = sum(len(name) + len(value) for name, value in self.headers)
+        return HeadTooLarge(HEAD_WORDS) if len(self.url) + lengths > MOST_HEAD else None
 
     def send_400_response(self, msg: str) -> None:
         """In our words instead of uvicorn's."""

@@ -86,8 +86,9 @@ async def health() -> Response:
     ),
 )
 async def readiness(gate: Gate) -> Response:
-    """Ready when Redis answers, at least one worker of any checkpoint is ready, and the image store
-    can be written to and has room. `/metrics` and `/v1/queue` have the numbers."""
+    """Ready when Redis answers and takes writes, at least one worker of any checkpoint is ready,
+    and the image store can be written to and has room. `/metrics` and `/v1/queue` have the
+    numbers."""
     answer = await _readiness(gate)
     headers = None if answer.ready else {"Retry-After": "2"}
     return Response(answer.model_dump_json(), 200 if answer.ready else 503, headers, JSON)
@@ -96,6 +97,7 @@ async def readiness(gate: Gate) -> Response:
 async def _readiness(gate: Gate) -> Readiness:
     reasons = [] if (full := await _full(gate)) is None else [full]
     try:
+        await gate.broker.check()
         queues = await gate.broker.queues(list(gate.catalog))
     except BrokerUnavailable as error:
         reasons = [error.message, *reasons]

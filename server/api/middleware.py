@@ -108,7 +108,9 @@ class Boundary:
             record = logging.LogRecord(log.name, level, "", 0, line, None, None)
             vars(record).update(_known(scope, visit))
             log.handle(record)
-        visits.end(visit, method, route, status)
+        # Else anybody could fill the collector, and push out what others did.
+        if scope.get("state", {}).get("admitted") or status >= visits.SERVER_ERROR:
+            visits.end(visit, method, route, status)
 
 
 _FOREIGN = CrossSite("a page of another site must not do this; call from your own server instead")

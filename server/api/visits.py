@@ -78,7 +78,7 @@ def current() -> Visit:
 
 
 def end(visit: Visit, method: str, route: str, status: int) -> None:
-    """It has been answered."""
+    """It has been answered. What is not ended is not told of."""
     if visit.span is None:
         return
     about_it = {"http.request.method": method, "http.route": route}

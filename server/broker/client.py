@@ -299,6 +299,15 @@ class Broker:
         return time.monotonic() - began
 
     @translated
+    async def check(self) -> None:
+        """Whether Redis takes writes.
+
+        Raises:
+            BrokerUnavailable: it is away, full, its disk is, or it is a replica.
+        """
+        await self._redis.set(keys.NOTHING, 1, xx=True)
+
+    @translated
     async def usage(self, owner: str, checkpoints: Sequence[str]) -> Usage:
         """What an owner has queued at these, running and drawn today."""
         return await read_usage(self._redis, owner, checkpoints)

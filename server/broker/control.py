@@ -22,6 +22,17 @@ from server.broker.record import Generation
 from server.errors import DeadlineExceeded
 from server.spec import Failure, GenerationState
 
+REMOVE = """
+-- KEYS: owned, deliveries, expiring, living, record, and what belongs to it
+-- ARGV: id, owner, now, for how many seconds a tombstone stays
+-- A script that has begun to write may go on in a Redis that is full: so it removes first.
+redis.call('DEL', unpack(KEYS, 5))
+for i = 1, 3 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+redis.call('SREM', KEYS[4], ARGV[1])
+redis.call('HSET', KEYS[5], 'owner', ARGV[2], 'deleted_at', ARGV[3])
+redis.call('EXPIRE', KEYS[5], ARGV[4])
+"""
+
 
 def read(connection: Redis | Pipeline, id: str) -> Generation | None:
     """The record, or None when there is none or only a tombstone."""
@@ -59,18 +70,13 @@ def expire(connection: Redis, generation: Generation, *, retention: int) -> Gene
 
 def remove(connection: Redis, generation: Generation, *, retention: int) -> None:
     """Leave a tombstone where the record was, so that later reads answer 410, then forget it."""
-    with connection.pipeline() as pipe:
-        id = generation.id
-        pipe.delete(keys.generation(id), keys.events(id), keys.attempts(id))
-        pipe.delete(*(keys.preview(id, index) for index in range(generation.spec.num_images)))
-        pipe.zrem(keys.DELIVERIES, id)
-        pipe.srem(keys.living(generation.owner), id)
-        pipe.zrem(keys.EXPIRING, id)
-        tombstone: delivery.Fields = {"owner": generation.owner, "deleted_at": repr(time.time())}
-        pipe.hset(keys.generation(id), mapping=tombstone)
-        pipe.expire(keys.generation(id), retention)
-        pipe.zrem(keys.owned(generation.owner), id)
-        pipe.execute()
+    id, owner = generation.id, generation.owner
+    listed = (keys.owned(owner), keys.DELIVERIES, keys.EXPIRING, keys.living(owner))
+    previews = (keys.preview(id, index) for index in range(generation.spec.num_images))
+    record = (keys.generation(id), keys.events(id), keys.attempts(id), *previews)
+    connection.register_script(REMOVE)(
+        keys=[*listed, *record], args=[id, owner, repr(time.time()), retention]
+    )
 
 
 def _leave_queue(

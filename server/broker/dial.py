@@ -11,6 +11,7 @@ Knows no keys. A URL may hold a password, so none is ever repeated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -34,6 +35,8 @@ SENTINEL_PORT = 26379
 FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 TLS = FILES | {"ssl_ca_path", "ssl_cert_reqs", "ssl_check_hostname", "ssl_password"}
 PLAIN = frozenset({"client_name", "db", "password", "username"})
+DATABASE = re.compile(r"(/\d*)?", re.ASCII)
+ESCAPED = "special characters in a password are written as %XX"
 OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password"}
 
 
@@ -73,6 +76,8 @@ def _options(
         raise ValueError("a scheme that nobody knows")
     if not sentinel:
         _ = parts.port  # the usual sign of a password that is not escaped
+    if parts.fragment or (not sentinel and scheme != "unix" and not DATABASE.fullmatch(parts.path)):
+        raise BadUrl(f"ends in no number of a database; {ESCAPED}")
     _check(given, PLAIN | (TLS if tls else set()) | (OF_SENTINELS.keys() if sentinel else set()))
     if not sentinel:
         return dict(parse(url))
@@ -111,6 +116,8 @@ def _master(parts: SplitResult) -> tuple[str, int]:
             "names no Sentinels, or no master: write it as "
             "redis+sentinel://USER:PASSWORD@HOST1:26379,HOST2:26379/MASTER/0"
         )
+    if not DATABASE.fullmatch(f"/{db}"):
+        raise BadUrl(f"ends in no number of a database; {ESCAPED}")
     return name, int(db or 0)
 
 

@@ -62,6 +62,10 @@ SWEPT = "darkroom:swept"
 STORE = "darkroom:store"
 """String: what the image store is marked with that belongs to this Redis."""
 
+NOTHING = "darkroom:nothing"
+"""What is never there: what is to be written where it is changes nothing, and tells whether Redis
+takes writes."""
+
 CALLERS = "darkroom:callers"
 """Sorted set: callers without an account who have settings, by when they changed them last."""
 

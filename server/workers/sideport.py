@@ -4,11 +4,14 @@ cannot reach, and knows nothing but three paths.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from socket import SHUT_RDWR
+from threading import Lock, Thread
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -18,6 +21,7 @@ from server.listener import listen_aside
 log = logging.getLogger("darkroom.worker")
 
 Answer = tuple[HTTPStatus, str, bytes]
+MOST_OPEN = 64
 PATIENCE_SECONDS = 10.0
 """With who has connected and asks for nothing."""
 
@@ -61,6 +65,35 @@ class SidePort:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     answer: Callable[[str], Answer]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._open: dict[Any, None] = {}
+        self._lock = Lock()
+
+    # Any: socketserver takes a datagram for a request, too.
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """On a thread. Whoever has held a connection for longest makes room: a probe is always
+        let in, and soon done."""
+        with self._lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > MOST_OPEN else None
+        if oldest is not None:
+            self._hang_up(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """It is over."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def _hang_up(self, request: Any) -> None:
+        """Its thread reads that there is no more."""
+        with self._lock:
+            self._open.pop(request, None)
+        with contextlib.suppress(OSError):
+            request.shutdown(SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Who asks may hang up; that is no matter for stderr."""

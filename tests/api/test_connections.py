@@ -132,6 +132,11 @@ def test_a_head_that_is_too_large_is_431(client: httpx.Client, more: bytes) -> N
     assert b'"code":"head_too_large"' in answer
 
 
+def test_one_that_comes_at_once_is_no_smaller(client: httpx.Client) -> None:
+    answer = client.get("/healthz", headers={"H": "x" * MOST_HEAD})
+    assert (answer.status_code, answer.json()["code"]) == (431, "head_too_large")
+
+
 def test_what_is_no_http_is_refused_as_everything_else(client: httpx.Client) -> None:
     with connect(client) as line:
         line.sendall(b"HELO example.org\r\n\r\n")

@@ -80,6 +80,31 @@ def test_a_redis_that_hangs_is_503_within_two_seconds(mortal: RedisServer, tmp_p
         wait_until(lambda: client.post("/v1/generations", json=BODY).status_code == 202)
 
 
+def test_a_redis_that_is_full_can_be_read_and_made_room_in(
+    mortal: RedisServer, tmp_path: Path
+) -> None:
+    with gateway(mortal.url, tmp_path) as client, Redis.from_url(mortal.url) as redis:
+        hands = Hands(redis, tmp_path)
+        hands.serve()
+        done, queued = (client.post("/v1/generations", json=BODY).json()["id"] for _ in range(2))
+        hands.succeed(done)
+        assert client.get("/readyz").status_code == 200
+        redis.config_set("maxmemory", 1)
+        answer = client.post("/v1/generations", json=BODY)
+        assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["reasons"] == ["the queue cannot be reached, or refuses writes"]
+        assert 'darkroom_queue_depth{checkpoint="demo"} 2.0' in client.get("/metrics").text
+        assert client.get(f"/v1/generations/{queued}").json()["status"] == "queued"
+        assert client.delete(f"/v1/generations/{done}").status_code == 204
+        assert client.get(f"/v1/generations/{done}").status_code == 410
+        assert (tmp_path / "images" / done).exists() is False
+        redis.config_set("maxmemory", 0)
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/v1/generations", json=BODY).status_code == 202
+
+
 def test_what_may_have_been_accepted_keeps_its_pictures(
     mortal: RedisServer, tmp_path: Path
 ) -> None:

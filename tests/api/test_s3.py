@@ -206,8 +206,19 @@ def test_a_bucket_that_is_only_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_no_image_store_is_said() -> None:
-    with pytest.raises(DarkroomError, match="DARKROOM_STORAGE is no image store"):
-        expect_bucket("s4://bucket")
+    for location in ("s4://bucket", "http://127.0.0.1:1/pictures"):
+        with pytest.raises(DarkroomError, match="DARKROOM_STORAGE is no image store"):
+            expect_bucket(location)
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["s3://id:hush@bucket", "ftp://u:hush@h/x", "s3://b?secret_access_key=hush", "http://u:hush@h"],
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(location: str) -> None:
+    with pytest.raises(DarkroomError, match="come from the environment") as told:
+        expect_bucket(location)
+    assert "hush" not in told.value.message
 
 
 def test_an_image_is_lent_to_whoever_may_see_it_and_to_nobody_else(

@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,6 @@ def test_a_fault_of_ours_is_an_error_and_a_callers_is_none(
         client.post("/v1/generations", json={"prompt": "x", "checkpoint": "sd-v1-5"})
         client.post("/v1/generations", json={"prompt": 7})
         client.get(f"/v1/generations/gen_{'0' * 32}")
-        client.get("/no/such/path")
         client.get("/healthz")
     unserved, wrong = collector.named("POST /v1/generations")
     assert (unserved.error, unserved["http.response.status_code"]) == ("503", 503)
@@ -178,8 +177,29 @@ def test_a_fault_of_ours_is_an_error_and_a_callers_is_none(
     assert {span.name for span in collector.spans} == {
         "POST /v1/generations",
         "GET /v1/generations/{id}",
-        "GET unmatched",
     }
+
+
+def test_who_is_not_let_in_leaves_no_span(folder: Path) -> None:
+    with closing(RedisServer()) as locked:
+        locked.start()
+        with Redis.from_url(locked.url) as redis:
+            key = key_of(redis)
+        collector = visited(locked, folder, key)
+    assert [span["http.response.status_code"] for span in collector.spans] == [200]
+    assert {span.name for span in collector.spans} == {"GET /v1/generations"}
+
+
+def visited(locked: RedisServer, folder: Path, key: str) -> Collector:
+    """By some without a key, and once with it."""
+    with traced(locked, folder, trace_ratio=0) as (client, collector):
+        client.headers["traceparent"] = f"00-{'4' * 32}-{'5' * 16}-01"
+        assert client.get("/v1/generations").status_code == 401
+        assert client.get("/v1/generations", headers=bearer("dr_no")).status_code == 401
+        assert client.get("/no/such/path").status_code == 404
+        assert client.get("/").status_code == 200
+        assert client.get("/v1/generations", headers=bearer(key)).status_code == 200
+    return collector
 
 
 def test_the_other_doors_have_a_trace_too(

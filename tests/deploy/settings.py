@@ -17,6 +17,8 @@ OWN = {
     *("metrics_host", "metrics_port", "metrics_socket"),
 }
 """What follows from other values, or from how pods are made."""
+SECRETIVE = {"otlp_endpoint": r"^(https?://[^/@?#]+[^@?#]*)?$"}
+"""What the program refuses since it may hold a password, and many read a manifest."""
 KEPT = {"type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
@@ -25,6 +27,8 @@ def settings_schema() -> dict[str, Any]:
     known = Settings.model_json_schema()["properties"]
     assert known.keys() >= OWN, "a setting that the chart sets is gone"
     kept = {name: _trimmed(known[name]) for name in known if name not in OWN}
+    for name, pattern in SECRETIVE.items():
+        kept[name]["pattern"] = pattern
     return {"type": "object", "properties": kept, "additionalProperties": False}
 
 

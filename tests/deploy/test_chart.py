@@ -23,6 +23,7 @@ from tests.deploy.manifests import (
     component,
     environment,
     every_container,
+    labels,
     main,
     named,
     of,
@@ -48,6 +49,26 @@ def test_helm_finds_nothing_to_complain_of(name: str) -> None:
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_kubernetes_and_the_operators_know_every_field(chart: list[Manifest], version: str) -> None:
     assert [words for each in chart if (words := complaint(each, version))] == []
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("word", ["15", "true", "null", "1e3", "0x10"])
+def test_names_that_look_like_something_else_are_names(word: str, version: str) -> None:
+    chart = rendered(
+        "full",
+        nameOverride=word,
+        fullnameOverride="pictures",
+        image={"pullSecrets": [word]},
+        secrets={"existingSecret": word, "keys": {"gatewayUrl": word}},
+        storage={"url": "", "volume": {"existingClaim": "", "storageClass": word}},
+        models={"existingClaim": word, "tokenSecret": word, "cache": {"existingClaim": word}},
+        gateway={"priorityClassName": word},
+        ingress={"className": word, "tlsSecret": word},
+        workers={word: {"checkpoint": "sdxl-base", "runtimeClassName": word}},
+    )
+    assert [words for each in chart if (words := complaint(each, version))] == []
+    deployment = one(chart, "Deployment", f"pictures-worker-{word}")
+    assert labels(deployment)["darkroom/worker"] == word
 
 
 def test_the_schemas_would_notice_a_field_that_is_not_there(full: list[Manifest]) -> None:

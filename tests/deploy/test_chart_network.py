@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.deploy.files import DOCKER
-from tests.deploy.helm import Manifest, rendered
+from tests.deploy.helm import NAMESPACE, RELEASE, Manifest, rendered
 from tests.deploy.manifests import component, labels, of, one, pods, ports, selects
+from tests.deploy.prometheus import program
+from tests.deploy.promql import metrics_of
 
 pytestmark = pytest.mark.xdist_group("chart")
 
 HTTP, SIDE, REDIS, NAMES = 8000, 9100, 6379, 53
+MINE = f"{NAMESPACE}/{RELEASE}"
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+NOBODY = {"existingSecret": ""}
 PRIVATE = (
     *("10.255.255.1", "100.127.0.1", "127.0.0.1", "169.254.169.254", "172.31.0.1", "192.168.255.1"),
     *("::1", "fd00::1", "fe80::1"),
@@ -42,6 +48,20 @@ def rules(
         for rule in policy.get(direction.lower(), ()):
             peers = rule["to" if direction == "Egress" else "from"]
             yield {each["port"] for each in rule["ports"]}, peers
+
+
+def alerts(rules: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [alert for group in rules["groups"] for alert in group["rules"]]
+
+
+def cidrs(chart: list[Manifest], pod: Manifest, port: int) -> set[str]:
+    """The addresses that it may send to at this port."""
+    return {
+        peer["ipBlock"]["cidr"]
+        for allowed, peers in rules(chart, pod, "Egress")
+        for peer in peers
+        if port in allowed and "ipBlock" in peer
+    }
 
 
 def fits(peer: Mapping[str, Any], pod: Manifest) -> bool:
@@ -158,6 +178,41 @@ def test_workers_get_to_names_redis_and_the_store_and_nowhere_else() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("scheme", "address", "port"),
+    [("s3", "169.254.170.23", 80), ("gs", "169.254.169.254", 80), ("gs", "169.254.169.252", 988)],
+)
+def test_a_pod_that_is_known_by_its_service_account_gets_to_who_tells_it(
+    scheme: str, address: str, port: int
+) -> None:
+    known = rendered("full", storage={"url": f"{scheme}://b/p", "credentials": NOBODY})
+    worker = one(known, "Deployment", "darkroom-worker-xl")["spec"]["template"]
+    assert f"{address}/32" in cidrs(known, worker, port)
+    secret = rendered("full", storage={"url": f"{scheme}://b/p"})
+    worker = one(secret, "Deployment", "darkroom-worker-xl")["spec"]["template"]
+    assert f"{address}/32" not in cidrs(secret, worker, port)
+
+
+def test_who_tells_it_may_be_said() -> None:
+    identity = {"to": [{"ipBlock": {"cidr": "10.9.9.9/32"}}], "ports": [8443]}
+    known = rendered(
+        "full",
+        storage={"credentials": NOBODY},
+        models={"download": False},
+        networkPolicy={"identity": identity},
+    )
+    worker = one(known, "Deployment", "darkroom-worker-xl")["spec"]["template"]
+    assert cidrs(known, worker, 8443) == {"10.9.9.9/32"}
+    assert cidrs(known, worker, 80) == set()
+
+
+def test_nobody_gets_to_the_metadata_of_a_node_of_aws() -> None:
+    """There the node's own credentials are."""
+    known = rendered("full", storage={"credentials": NOBODY})
+    worker = one(known, "Deployment", "darkroom-worker-xl")["spec"]["template"]
+    assert "169.254.169.254/32" not in cidrs(known, worker, 80)
+
+
 def test_who_may_go_out_to_the_public_may_not_go_to_what_is_private(full: list[Manifest]) -> None:
     out = {"worker": "checkpoints", "gateway": "webhooks"}
     for pod in pods(full).values():
@@ -203,10 +258,50 @@ def test_monitors_find_the_side_port_of_all_and_call_jobs_as_alerts_do(
     ):
         [endpoint] = monitor["spec"][key]
         assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
-        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": job}]
+        assert endpoint["relabelings"] == [
+            {"targetLabel": "job", "replacement": job},
+            {"targetLabel": "installation", "replacement": MINE},
+        ]
         assert labels(monitor)["release"] == "prometheus"
 
 
-def test_alerts_are_those_of_the_file(full: list[Manifest]) -> None:
+def test_alerts_are_those_of_the_file_but_of_this_installation_alone(full: list[Manifest]) -> None:
     [rule] = of(full, "PrometheusRule")
-    assert rule["spec"] == yaml.safe_load((DOCKER / "alerts.yml").read_text())
+    of_file = yaml.safe_load((DOCKER / "alerts.yml").read_text())
+    for here, there in zip(alerts(rule["spec"]), alerts(of_file), strict=True):
+        named = metrics_of(there["expr"])
+        assert metrics_of(here["expr"]) == {
+            metric: labels | {"installation"} for metric, labels in named.items()
+        }
+        assert here["expr"].count(f'{{installation="{MINE}"') >= len(named)
+        bare = here["expr"].replace(f'installation="{MINE}"', "").replace("{,", "{")
+        assert bare.replace("{}", "") == there["expr"]
+        assert {**here, "expr": ""} == {**there, "expr": ""}
+    assert [each["name"] for each in rule["spec"]["groups"]] == [
+        each["name"] for each in of_file["groups"]
+    ]
+
+
+def test_prometheus_understands_the_alerts_of_one_installation(
+    full: list[Manifest], tmp_path: Path
+) -> None:
+    [rule] = of(full, "PrometheusRule")
+    file = tmp_path / "alerts.yml"
+    file.write_text(yaml.safe_dump(rule["spec"]))
+    subprocess.run([program("promtool"), "check", "rules", file], check=True, capture_output=True)
+
+
+def test_two_of_one_namespace_are_told_apart() -> None:
+    other = rendered("full", fullnameOverride="drafts")
+    [monitor], [rule] = of(other, "PodMonitor"), of(other, "PrometheusRule")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["relabelings"][1]["replacement"] == "pictures/drafts"
+    for alert in alerts(rule["spec"]):
+        assert 'installation="pictures/drafts"' in alert["expr"]
+
+
+def test_matchers_of_your_own_are_those_of_the_alerts() -> None:
+    mine = rendered("full", prometheus={"matchers": {"cluster": "east", "team": "pictures"}})
+    [rule] = of(mine, "PrometheusRule")
+    for alert in alerts(rule["spec"]):
+        assert '{cluster="east",team="pictures"' in alert["expr"]

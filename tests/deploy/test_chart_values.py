@@ -55,6 +55,26 @@ def scaled(**values: Any) -> dict[str, Any]:
         (worker(settings={"drain_seconds": 60}), "'drain_seconds' not allowed"),
         (worker(environment={"DARKROOM_CAPACITY": "8"}), "DARKROOM_CAPACITY"),
         (worker(environment={"AWS_SECRET_ACCESS_KEY": "x"}), "AWS_SECRET_ACCESS_KEY"),
+        ({"environment": {"OTEL_EXPORTER_OTLP_HEADERS": "x"}}, "OTEL_EXPORTER_OTLP_HEADERS"),
+        (
+            {"storage": {"environment": {"AZURE_STORAGE_ACCOUNT_KEY": "x"}}},
+            "AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+        ({"storage": {"url": "s3://AKIA:SECRET@bucket/x"}}, "'/storage/url'"),
+        ({"storage": {"url": "s3://bucket?secret_access_key=x"}}, "'/storage/url'"),
+        ({"settings": {"otlp_endpoint": "http://u:p@collector"}}, "'/settings/otlp_endpoint'"),
+        ({"settings": {"otlp_endpoint": "collector:4318"}}, "'/settings/otlp_endpoint'"),
+        ({"workers": None}, "'workers'"),
+        (worker(checkpoint="a b"), "'/workers/sd-v1-5/checkpoint'"),
+        (worker(checkpoint="--help"), "'/workers/sd-v1-5/checkpoint'"),
+        (worker(checkpoint="$(REDIS_PASSWORD)"), "'/workers/sd-v1-5/checkpoint'"),
+        ({"prometheus": {"matchers": {"a-b": "c"}}}, "'a-b'"),
+        ({"gateway": {"trustedProxies": "nonsense; x"}}, "'/gateway/trustedProxies'"),
+        ({"image": {"worker": {"repository": "a b:c"}}}, "'/image/worker/repository'"),
+        (
+            {"networkPolicy": {"clients": [{"ipBlock": {"cidr": "everywhere"}}]}},
+            "'/networkPolicy/clients/0/ipBlock/cidr'",
+        ),
         (scaled(cooldownSeconds=7200), "/autoscaling/cooldownSeconds"),
         (scaled(queuedSecondsPerWorker=0), "/autoscaling/queuedSecondsPerWorker"),
         ({"settings": {"redis": "redis://there"}}, "'redis' not allowed"),
@@ -83,6 +103,15 @@ def test_nonsense_is_refused_where_it_stands(values: dict[str, Any], words: str)
         (
             {"secrets": {"redisPasswords": dict.fromkeys(PASSWORDS, "a" * 20)}},
             "are the same",
+        ),
+        (
+            {
+                "secrets": {
+                    "existingSecret": "mine",
+                    "keys": {"gatewayPassword": "a", "workerPassword": "a"},
+                }
+            },
+            "are one key, and so one password",
         ),
         ({"redis": {"bundled": False}}, "say where your Redis is: name a Secret"),
         (
@@ -132,6 +161,8 @@ def test_a_secret_that_is_missing_or_there_twice_is_told(
             | {"workerDefaults": {"autoscaling": SCALED}, "prometheus": SOMEWHERE},
             "would both answer the same queue",
         ),
+        ({"fullnameOverride": "a.b"}, "services would be called a.b-…"),
+        ({"fullnameOverride": "7pictures"}, "and begin with a letter: set fullnameOverride"),
         ({"redis": {"maxmemory": "2gb"}}, "or Redis is killed while it writes its file anew"),
         ({"ingress": {"enabled": True}}, "ingress.enabled needs ingress.host"),
         (

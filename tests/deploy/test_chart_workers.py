@@ -108,7 +108,7 @@ def test_each_scaled_object_asks_for_the_work_of_its_own_checkpoint(full: list[M
             query = trigger["metadata"]["query"]
             [(metric, labels)] = re.findall(r"^max\((\w+)\{(.*)\}\)$", query)
             assert metric in known
-            assert labels == f'checkpoint="{checkpoint}",namespace="pictures"'
+            assert labels == f'checkpoint="{checkpoint}",installation="pictures/darkroom"'
 
 
 def test_as_many_predicted_seconds_call_for_a_worker_as_was_said(full: list[Manifest]) -> None:

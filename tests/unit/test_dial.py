@@ -100,6 +100,13 @@ def test_certificates_are_checked_unless_the_url_says_otherwise() -> None:
         ("redis+sentinel://shop:pw@one", "names no Sentinels, or no master"),
         ("redis+sentinel://shop:pw@/darkroom", "names no Sentinels, or no master"),
         ("redis://h?sentinel_password=pw", "none of"),
+        ("redis://shop:1/pw@h:6379/0", "in a password are written as %XX"),
+        ("redis://shop:1#pw@h:6379/0", "in a password are written as %XX"),
+        ("redis://shop:1?pw@h:6379/0", "none of"),
+        ("redis://shop:pw@h/first", "ends in no number of a database"),
+        ("redis://shop:pw@h/-1", "ends in no number of a database"),
+        ("redis+sentinel://shop:pw@one/darkroom/-1", "ends in no number of a database"),
+        ("redis+sentinel://shop:pw@one/darkroom/0/0", "ends in no number of a database"),
     ],
 )
 def test_what_is_wrong_with_a_url_is_said_without_repeating_it(url: str, words: str) -> None:

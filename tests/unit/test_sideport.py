@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import socket
+import threading
+from contextlib import ExitStack, closing
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from server.errors import DarkroomError
 from server.listener import listen
 from server.metrics import WorkerMetrics, size_of
 from server.models.recent import Tally
-from server.workers.sideport import SidePort
+from server.workers.sideport import MOST_OPEN, SidePort
 
 
 @pytest.fixture
@@ -66,6 +68,19 @@ def test_all_else_is_not_there(port: SidePort, settings: Settings) -> None:
     assert answer.status_code == 404
     assert "/metrics, /healthz and /readyz" in answer.text
     assert httpx.post(str(answer.url)).status_code == 501
+
+
+def test_a_crowd_that_asks_for_nothing_keeps_nobody_out(port: SidePort, settings: Settings) -> None:
+    with ExitStack() as crowd:
+        held = [
+            crowd.enter_context(socket.create_connection(("127.0.0.1", settings.metrics_port)))
+            for _ in range(3 * MOST_OPEN)
+        ]
+        assert get(settings, "/healthz").status_code == 200
+        held[0].settimeout(10)
+        assert held[0].recv(1) == b"", "who came first makes room"
+        asking = [each for each in threading.enumerate() if "process_request" in each.name]
+        assert len(asking) <= MOST_OPEN + 1
 
 
 def test_a_port_that_is_in_use_is_said_in_words(port: SidePort, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 {{/* What values.schema.json cannot see, because it depends on another value. Each says what to do. */}}
 
 {{- define "darkroom.checks" -}}
+{{- include "darkroom.checks.name" . -}}
 {{- include "darkroom.checks.secrets" . -}}
 {{- include "darkroom.checks.redis" . -}}
 {{- include "darkroom.checks.doors" . -}}
@@ -22,11 +23,23 @@
 {{- end -}}
 {{- end }}
 
+{{- define "darkroom.checks.name" -}}
+{{- $fullname := include "darkroom.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $fullname) -}}
+{{- fail (printf "services would be called %s-…, and names of services are of letters, digits and hyphens, and begin with a letter: set fullnameOverride" $fullname) -}}
+{{- end -}}
+{{- end }}
+
 {{- define "darkroom.checks.secrets" -}}
 {{- $secrets := .Values.secrets -}}
 {{- $bundled := .Values.redis.bundled -}}
 {{- $given := list $secrets.redisUrl $secrets.webhookSecret | concat (values $secrets.redisPasswords) | compact -}}
 {{- $passwords := values $secrets.redisPasswords | compact -}}
+{{- with $secrets.keys -}}
+{{- if and $bundled (lt (len (list .gatewayPassword .workerPassword .operatorPassword | uniq)) 3) -}}
+{{- fail "secrets.keys: gatewayPassword, workerPassword and operatorPassword are one key, and so one password: whoever takes a gateway over could make keys as the operator" -}}
+{{- end -}}
+{{- end -}}
 {{- if $secrets.existingSecret -}}
 {{- if $given -}}
 {{- fail "secrets.existingSecret names a Secret of yours: redisUrl, redisPasswords and webhookSecret belong into it, not into values" -}}

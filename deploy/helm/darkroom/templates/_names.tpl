@@ -13,8 +13,8 @@
 
 {{/* dict root component */}}
 {{- define "darkroom.selector" -}}
-app.kubernetes.io/name: {{ include "darkroom.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "darkroom.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
@@ -40,6 +40,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- else -}}
 {{- printf "%s:%s" $place (default .root.Chart.AppVersion $image.tag) | quote -}}
 {{- end -}}
+{{- end }}
+
+{{/* What its series carry with the Prometheus operator, whatever else is in that Prometheus. */}}
+{{- define "darkroom.installation" -}}
+{{- printf "%s/%s" .Release.Namespace (include "darkroom.fullname" .) -}}
+{{- end }}
+
+{{/* Which series are ours, as matchers of PromQL with commas between them. */}}
+{{- define "darkroom.matchers" -}}
+{{- $labels := .Values.prometheus.matchers -}}
+{{- if and (not $labels) .Values.monitoring.enabled -}}
+{{- $labels = dict "installation" (include "darkroom.installation" .) -}}
+{{- end -}}
+{{- $matchers := list -}}
+{{- range $label, $value := $labels -}}
+{{- $matchers = append $matchers (printf "%s=%q" $label $value) -}}
+{{- end -}}
+{{- join "," $matchers -}}
 {{- end }}
 
 {{- define "darkroom.secret" -}}

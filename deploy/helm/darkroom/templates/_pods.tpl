@@ -18,14 +18,14 @@ capabilities: { drop: [ALL] }
 
 {{/* Of a pod's spec. dict root component */}}
 {{- define "darkroom.pod" -}}
-serviceAccountName: {{ include "darkroom.fullname" .root }}
+serviceAccountName: {{ include "darkroom.fullname" .root | quote }}
 automountServiceAccountToken: false
 # A Service called darkroom would become the setting DARKROOM_PORT, and be none.
 enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
@@ -52,7 +52,7 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -60,7 +60,7 @@ priorityClassName: {{ . }}
 {{- define "darkroom.fromSecret" -}}
 - name: {{ .name }}
   valueFrom:
-    secretKeyRef: { name: {{ include "darkroom.secret" .root }}, key: {{ index .root.Values.secrets.keys .key }} }
+    secretKeyRef: { name: {{ include "darkroom.secret" .root | quote }}, key: {{ index .root.Values.secrets.keys .key | quote }} }
 {{- end }}
 
 {{/* Where Redis is, and who comes. dict root user */}}
@@ -99,20 +99,20 @@ priorityClassName: {{ . }}
   value: {{ include "darkroom.text" $value }}
 {{- end }}
 {{- range $name, $value := mergeOverwrite (deepCopy $values.storage.environment) $values.environment .environment }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ include "darkroom.text" $value }}
 {{- end }}
 {{- range $name, $place := $values.environmentSecrets }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   valueFrom:
-    secretKeyRef: { name: {{ $place.secret }}, key: {{ $place.key }} }
+    secretKeyRef: { name: {{ $place.secret | quote }}, key: {{ $place.key | quote }} }
 {{- end }}
 {{- with $values.storage.credentials }}
 {{- if .existingSecret }}
 {{- range $key := .keys }}
-- name: {{ $key }}
+- name: {{ $key | quote }}
   valueFrom:
-    secretKeyRef: { name: {{ $values.storage.credentials.existingSecret }}, key: {{ $key }} }
+    secretKeyRef: { name: {{ $values.storage.credentials.existingSecret | quote }}, key: {{ $key | quote }} }
 {{- end }}
 {{- end }}
 {{- end }}
@@ -145,7 +145,7 @@ priorityClassName: {{ . }}
 - name: cache
   {{- with .Values.models.cache }}
   {{- if .existingClaim }}
-  persistentVolumeClaim: { claimName: {{ .existingClaim }} }
+  persistentVolumeClaim: { claimName: {{ .existingClaim | quote }} }
   {{- else }}
   emptyDir: { sizeLimit: {{ .sizeLimit }} }
   {{- end }}
@@ -153,11 +153,11 @@ priorityClassName: {{ . }}
 {{- if not .Values.storage.url }}
 - name: images
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-images" (include "darkroom.fullname" .)) .Values.storage.volume.existingClaim }}
+    claimName: {{ default (printf "%s-images" (include "darkroom.fullname" .)) .Values.storage.volume.existingClaim | quote }}
 {{- end }}
 {{- if .Values.models.existingClaim }}
 - name: models
-  persistentVolumeClaim: { claimName: {{ .Values.models.existingClaim }}, readOnly: true }
+  persistentVolumeClaim: { claimName: {{ .Values.models.existingClaim | quote }}, readOnly: true }
 {{- end }}
 {{- if .Values.catalog }}
 - name: catalog
@@ -170,8 +170,8 @@ priorityClassName: {{ . }}
 
 {{/* So that pods are replaced when what they read once has changed. */}}
 {{- define "darkroom.checksums" -}}
-checksum/catalog: {{ .Values.catalog | sha256sum }}
+checksum/catalog: {{ .Values.catalog | sha256sum | quote }}
 {{- if not .Values.secrets.existingSecret }}
-checksum/secrets: {{ toJson .Values.secrets | sha256sum }}
+checksum/secrets: {{ toJson .Values.secrets | sha256sum | quote }}
 {{- end }}
 {{- end }}
