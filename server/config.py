@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         512 * 2**20,
         ge=0,
         description="With less than this left in the folder of the image store, new generations "
-        "are refused. 0: no matter.",
+        "are refused. 0: room does not matter.",
     )
     webhook_secret: SecretStr | None = Field(
         None,

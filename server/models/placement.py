@@ -70,5 +70,6 @@ def _check_xformers(device: torch.device) -> None:
         raise CheckpointError(f"attention = 'xformers' needs a GPU, not {device}")
     if importlib.util.find_spec("xformers") is None:
         raise CheckpointError(
-            "attention = 'xformers' needs the package xformers: pip install 'darkroom[xformers]'"
+            "attention = 'xformers' needs the package xformers: "
+            "pip install '.[xformers]' in the folder of Darkroom's source"
         )

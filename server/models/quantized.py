@@ -32,7 +32,8 @@ def check_quantization(card: Card, device: torch.device, dtype: torch.dtype) -> 
         return
     said = f"checkpoint {card.name!r}: quantization = {asked.value!r} needs"
     if importlib.util.find_spec(PACKAGE) is None:
-        raise CheckpointError(f"{said} the package torchao: pip install 'darkroom[quantized]'")
+        how = "pip install '.[quantized]' in the folder of Darkroom's source"
+        raise CheckpointError(f"{said} the package torchao: {how}")
     if asked is not Quantization.FP8:
         return
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:

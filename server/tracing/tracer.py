@@ -127,7 +127,7 @@ def expect_extra(endpoint: str) -> None:
     if endpoint and not all(map(_is_installed, NEEDED)):
         raise DarkroomError(
             "DARKROOM_OTLP_ENDPOINT is set, and traces need the extra `tracing`, which is not "
-            "installed: pip install 'darkroom[tracing]'"
+            "installed: pip install '.[tracing]' in the folder of Darkroom's source"
         )
 
 

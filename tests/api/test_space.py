@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from server.supervisor import ready_workers
-from tests.api.house import Hands
+from tests.api.house import Hands, wait_until
 
 MIB = 2**20
 Start = Callable[..., httpx.Client]
@@ -24,11 +25,14 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free = 10 * 2**30
         self.looks = 0
+        self.hangs = Event()
+        self.hangs.set()
         monkeypatch.setattr("server.storage.os.statvfs", self._statvfs)
         monkeypatch.setattr("server.api.space.LOOK_SECONDS", 0.0)
 
     def _statvfs(self, path: Any) -> Any:
         self.looks += 1
+        self.hangs.wait()
         if self.free < 0:
             raise OSError(errno.EIO, "Input/output error")
         return SimpleNamespace(f_bavail=self.free, f_frsize=1)
@@ -149,10 +153,29 @@ def test_a_store_that_may_not_be_written_is_not_ready(
     assert draw(client).json()["detail"] == "the image store cannot be written"
 
 
-def test_where_it_does_not_matter_nothing_is_refused(start: Start, disk: Disk) -> None:
+def test_where_room_does_not_matter_nothing_is_refused_for_it(start: Start, disk: Disk) -> None:
     client = start(min_free_bytes=0)
-    for disk.free in (0, -1):
-        assert draw(client).status_code == 202
+    disk.free = 0
+    assert draw(client).status_code == 202
+    disk.free = -1
+    assert draw(client).json()["detail"] == "the image store is not there"
+
+
+def test_a_store_that_hangs_is_no_better_than_one_that_is_away(
+    start: Start, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.api.space.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("server.api.space.HANGS_SECONDS", 0.2)
+    client = start()
+    assert draw(client).status_code == 202
+    disk.hangs.clear()
+    try:
+        wait_until(lambda: client.get("/readyz").status_code == 503)
+        assert client.get("/readyz").json()["reasons"] == ["the image store does not answer"]
+        assert draw(client).json()["detail"] == "the image store does not answer"
+    finally:
+        disk.hangs.set()
+    wait_until(lambda: draw(client).status_code == 202)
 
 
 def test_it_is_looked_at_once_a_second_at_most(

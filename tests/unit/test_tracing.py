@@ -87,7 +87,7 @@ def test_a_silent_tracer_takes_everything_and_carries_nothing() -> None:
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
-    with pytest.raises(DarkroomError, match=r"pip install 'darkroom\[tracing\]'"):
+    with pytest.raises(DarkroomError, match=r"pip install '\.\[tracing\]' in the folder"):
         open_tracer("http://127.0.0.1:4318", 1.0, service="s", instance="i")
 
 
@@ -105,7 +105,7 @@ def test_a_command_without_the_extra_ends_before_it_begins(command: list[str]) -
         check=False,
     )
     assert done.returncode == 1
-    assert "pip install 'darkroom[tracing]'" in done.stderr
+    assert "pip install '.[tracing]'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ fi
 
 server=$(command -v valkey-server || command -v redis-server)
 exec "$server" "${REDIS_CONF:-/etc/darkroom/redis.conf}" - <<END
+${REDIS_MAXMEMORY:+maxmemory $REDIS_MAXMEMORY}
 user default off resetpass -@all
 user gateway on >${REDIS_GATEWAY_PASSWORD:?} resetkeys resetchannels ~rq:* ~darkroom:[^al]* ~darkroom:attempts:* ~darkroom:lease:* ~darkroom:line:* ~darkroom:living:* %R~darkroom:account:* %R~darkroom:accounts %R~darkroom:locked &darkroom:* -@all +@read +@write +@transaction +@connection +@scripting +publish +subscribe +unsubscribe +time -script -@dangerous +script|load +script|exists +info +client|setname
 user worker on >${REDIS_WORKER_PASSWORD:?} resetkeys resetchannels ~rq:* ~darkroom:[^al]* ~darkroom:attempts:* ~darkroom:lease:* ~darkroom:line:* ~darkroom:living:* &darkroom:* -@all +@read +@write +@transaction +@connection +@scripting +publish +time -script -@dangerous +script|load +script|exists +info +client|setname
