@@ -106,5 +106,6 @@ def expect_bucket(location: str) -> None:
 
 
 def first(error: Exception) -> str:
-    """What obstore says goes on for pages."""
-    return str(error).partition("\n")[0]
+    """What obstore says goes on for pages, and repeats what somebody may have put into an
+    endpoint's URL."""
+    return re.sub(r"://[^/@\s]*@", "://…@", str(error).partition("\n")[0])

@@ -35,7 +35,10 @@ def run_gateway(settings: Settings, catalog: Catalog, listener: socket.socket) -
         listeners.append(listen_aside(settings))
     spare_collections()
     log.info("listening on http://%s", place_of(listener))
-    server.run(sockets=listeners)
+    try:
+        server.run(sockets=listeners)
+    finally:
+        log.info("stopped")
 
 
 def spare_collections() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from typing import Literal, TextIO
 
 ENCODE = json.JSONEncoder(default=str).encode
@@ -17,12 +18,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever was passed as `extra` becomes a field."""
+    """One JSON object a line; whatever was passed as `extra` becomes a field. Times are UTC, as
+    those of the API."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Newlines in messages stay inside the string, so a line is always one event."""
         entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
+import os
+import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +16,10 @@ from pydantic import ValidationError
 
 from server import log
 from server.config import Settings
+
+CLIENTS = {"DARKROOM_KEY", "DARKROOM_SERVER"}
+"""What clients read."""
+OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_|$)")
 
 
 def by_default(help: str, default: str) -> str:
@@ -129,4 +138,17 @@ def settings_of(**given: Any) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise typer.BadParameter(f"darkroom.toml: {error}") from error
     log.configure(settings.log_format, settings.log_level)
+    if settings.metrics_socket is None:  # else whoever has started this one has told it
+        for words in misspelled(os.environ):
+            logging.getLogger("darkroom").warning("%s", words)
     return settings
+
+
+def misspelled(environment: Iterable[str]) -> Iterator[str]:
+    """What to say of variables that look like settings and are none. A Service of Kubernetes has
+    such names too: those of it are left out."""
+    known = {f"DARKROOM_{name.upper()}" for name in Settings.model_fields} | CLIENTS
+    for name in sorted(environment):
+        if name.startswith("DARKROOM_") and name not in known and not OF_SERVICES.search(name):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            yield f"{name} is no setting" + (f"; is it {near[0]}?" if near else "")

@@ -189,7 +189,7 @@ class ObjectImageStore:
         try:
             yield
         except (BaseError, OSError) as error:
-            log.error("the image store %s at %s: %s", what, key, error)
+            log.error("the image store %s at %s: %s", what, key, cloud.first(error))
             self._told()
             raise Unavailable(f"the image store {what}", retry_after=2.0) from error
 

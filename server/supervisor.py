@@ -30,7 +30,7 @@ from server.config import Settings
 from server.embedded import EmbeddedRedis, may_hold
 from server.errors import DarkroomError
 from server.exposition import ENDING
-from server.listener import is_private, refuse_open_door, url_of
+from server.listener import is_private, listen_aside, refuse_open_door, url_of
 from server.shares import share_of_clients, share_of_cores
 
 TICK_SECONDS = 0.1
@@ -103,6 +103,9 @@ class Supervisor:
                 self._end()
 
     def _start(self) -> None:
+        if self._settings.metrics_port:
+            # Else one that is taken would be told by a child again and again.
+            listen_aside(self._settings).close()
         if not self._settings.redis:
             self._redis = EmbeddedRedis(self._settings.data_dir)
             self._redis.start()

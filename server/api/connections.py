@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -25,6 +26,8 @@ MOST_HEAD = 64 * 1024
 """Bytes of a request line and its headers."""
 HEAD_WORDS = f"the request's head is too large, at most {MOST_HEAD:,} bytes are read"
 MOST_HEADERS = 100
+MOST_ASIDE = 64
+"""Connections to the side port."""
 AGAIN_SECONDS = 5.0
 TOLD_SECONDS = 60.0
 """How often the log says that connections are refused."""
@@ -75,6 +78,8 @@ class Connection(HttpToolsProtocol):
     most = 10_000
     seconds = 60.0
     side_port = 0
+    aside: ClassVar[dict[Connection, None]] = {}
+    """Those of the side port, the oldest first."""
     _told = -TOLD_SECONDS
 
     _in_head = True
@@ -87,9 +92,9 @@ class Connection(HttpToolsProtocol):
         """Refuses the one that is too much; of any other a request is expected now."""
         super().connection_made(transport)
         self.transport = Joining(transport, self.loop)
-        # Who looks after this process must reach it when it is crowded, or would end it.
-        aside = self.side_port and transport.get_extra_info("sockname")[1] == self.side_port
-        if len(self.connections) > self.most and not aside:
+        if self.side_port and transport.get_extra_info("sockname")[1] == self.side_port:
+            self._come_aside()
+        elif len(self.connections) - len(self.aside) > self.most:
             self._tell_of_refusals()
             wait = TooManyConnections("too many connections are open; come back in a moment")
             wait.retry_after = AGAIN_SECONDS
@@ -98,6 +103,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        self.aside.pop(self, None)
         self._stop_waiting()
         self.resume_writing()
         super().connection_lost(exc)
@@ -130,6 +136,15 @@ class Connection(HttpToolsProtocol):
         if self._wrong is not None:
             raise self._wrong
         super().on_headers_complete()
+
+    def _come_aside(self) -> None:
+        """Who looks after this process must reach it when it is crowded, or would end it: at the
+        side port, whoever has held a connection for longest makes room."""
+        self.aside[self] = None
+        if len(self.aside) > MOST_ASIDE:
+            oldest = next(iter(self.aside))
+            del self.aside[oldest]
+            oldest.transport.close()
 
     def _too_large(self) -> HeadTooLarge | None:
         """One that came at once is parsed before its bytes are counted."""
@@ -189,11 +204,11 @@ class Connection(HttpToolsProtocol):
 
 
 def connections(most: int, seconds: float, side_port: int = 0) -> type[Connection]:
-    """Those of one gateway: so many, each as patient as this. Those of the side port are not
-    counted out."""
+    """Those of one gateway: so many, each as patient as this, and beside them those of the side
+    port."""
 
     class Bounded(Connection):
         pass
 
-    Bounded.most, Bounded.seconds, Bounded.side_port = most, seconds, side_port
+    Bounded.most, Bounded.seconds, Bounded.side_port, Bounded.aside = most, seconds, side_port, {}
     return Bounded

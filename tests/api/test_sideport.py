@@ -3,8 +3,9 @@ anything there."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
+from server.api.connections import MOST_ASIDE
 from server.config import Settings
 from server.listener import listen
 from tests.api.house import Hands, bearer, gateway, key_of, wait_until
@@ -98,6 +100,24 @@ def test_a_crowd_at_the_front_keeps_no_probe_out(
     with gateway(server.url, folder, metrics_port=port, max_connections=1) as front:
         assert front.get("/healthz").status_code == 200  # and its connection is kept
         assert httpx.get(f"{front.base_url}/healthz").status_code == 503
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+
+
+def test_a_crowd_at_the_side_port_keeps_nobody_out(
+    server: RedisServer, folder: Path, hands: Hands
+) -> None:
+    port = a_free_port()
+    with (
+        gateway(server.url, folder, metrics_port=port, max_connections=2) as front,
+        ExitStack() as crowd,
+    ):
+        held = [
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for _ in range(2 * MOST_ASIDE)
+        ]
+        held[0].settimeout(10)
+        assert held[0].recv(1) == b"", "who came first makes room"
+        assert front.get("/healthz").status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
 
 

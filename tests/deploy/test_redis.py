@@ -98,6 +98,27 @@ def test_it_keeps_all_and_throws_nothing_away(shipped: Shipped) -> None:
     assert re.search(r"^appendfsync everysec$", conf, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [
+        ("x nopass", "are of letters, digits"),
+        ('a"b', "are of letters, digits"),
+        ("same", "another's"),
+    ],
+)
+def test_a_password_that_would_let_others_in_starts_nothing(password: str, words: str) -> None:
+    same = dict.fromkeys(VARIABLES, password)
+    refused = subprocess.run(
+        ["sh", DOCKER / "redis.sh"],
+        env={"PATH": "/usr/bin:/bin"} | same,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1
+    assert words in refused.stderr
+    assert password not in refused.stderr
+
+
 def test_nobody_comes_in_without_a_password(shipped: Shipped) -> None:
     with shipped.client(None) as nobody, pytest.raises(AuthenticationError):
         nobody.get("darkroom:locked")

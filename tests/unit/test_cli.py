@@ -250,6 +250,15 @@ def test_a_port_in_use_is_said_before_anything_starts(darkroom: Darkroom, tmp_pa
     assert not (tmp_path / "data").exists()
 
 
+def test_so_is_a_side_port(darkroom: Darkroom, tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        ended = darkroom("serve", "--port", "0", DARKROOM_METRICS_PORT=str(port))
+    assert ended.returncode == 1
+    assert "choose another port with DARKROOM_METRICS_PORT" in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("name", ["out.gif", "nowhere/out.png"])
 def test_generate_refuses_a_file_it_cannot_write(darkroom: Darkroom, name: str) -> None:
     ended = darkroom("generate", "a circle", "-o", name)

@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.config import Settings
+from server.options import misspelled
 
 
 @pytest.mark.parametrize("times", [{"beat_seconds": 1.5}, {"lease_seconds": 0.5}])
@@ -47,3 +48,25 @@ def test_a_redis_that_cannot_be_named_so_is_refused_without_being_repeated(url):
     [error] = refused.value.errors()
     assert (error["loc"], "redis://" in error["msg"]) == (("redis",), True)
     assert "secret" not in error["msg"]
+
+
+def test_a_variable_that_is_no_setting_is_named_with_what_may_have_been_meant():
+    said = {
+        "DARKROOM_LEASE_SECOND",
+        "DARKROOM_LEASE_SECONDS",
+        "DARKROOM_KEY",
+        "PATH",
+        "DARKROOM_ZZ",
+    }
+    service = {"DARKROOM_GATEWAY_SERVICE_HOST", "DARKROOM_GATEWAY_PORT_80_TCP_ADDR"}
+    assert list(misspelled(said | service)) == [
+        "DARKROOM_LEASE_SECOND is no setting; is it DARKROOM_LEASE_SECONDS?",
+        "DARKROOM_ZZ is no setting",
+    ]
+
+
+@pytest.mark.parametrize("name", ["host", "metrics_host"])
+def test_an_empty_address_is_not_every_address(name, monkeypatch):
+    monkeypatch.setenv(f"DARKROOM_{name.upper()}", "")
+    with pytest.raises(ValidationError, match=name):
+        Settings()

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -23,6 +24,9 @@ def test_a_json_line_is_one_event_with_the_generation_id(root):
     entry = json.loads(line)
     assert entry["message"] == "two\nlines"
     assert entry["generation"] == "gen_1"
+    said = datetime.fromisoformat(entry["time"])
+    assert said.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - said) < timedelta(minutes=1)
 
 
 def test_nobodys_input_can_forge_a_console_line(root):

@@ -13,6 +13,19 @@ if [ "${1-}" = ping ]; then
     case $("$client" --user operator ping 2>&1) in PONG | *MISCONF*) exit 0 ;; *) exit 1 ;; esac
 fi
 
+# Else it would be read as rules, or break the URL that it is a part of.
+for word in "${REDIS_GATEWAY_PASSWORD:?}" "${REDIS_WORKER_PASSWORD:?}" "${REDIS_OPERATOR_PASSWORD:?}"; do
+    case $word in *[!A-Za-z0-9._~-]*)
+        echo "the passwords of Redis are of letters, digits and . _ ~ - alone: openssl rand -hex 24" >&2
+        exit 1
+        ;;
+    esac
+done
+if [ "$REDIS_OPERATOR_PASSWORD" = "$REDIS_GATEWAY_PASSWORD" ] || [ "$REDIS_OPERATOR_PASSWORD" = "$REDIS_WORKER_PASSWORD" ]; then
+    echo "REDIS_OPERATOR_PASSWORD is another's too, who could make keys with it" >&2
+    exit 1
+fi
+
 server=$(command -v valkey-server || command -v redis-server)
 exec "$server" "${REDIS_CONF:-/etc/darkroom/redis.conf}" - <<END
 ${REDIS_MAXMEMORY:+maxmemory $REDIS_MAXMEMORY}
