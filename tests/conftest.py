@@ -5,13 +5,32 @@ those who ask for one."""
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.s3 import S3Server
 
 os.environ.setdefault("DARKROOM_THREADS", "1")
+
+
+NEEDS = ("needs CUDA",)
+"""What a machine that runs everything else may lack."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where SKIP_NOTHING is set, as .ci/run does, what is missing has to be told as a failure: a
+    test that never runs holds nothing."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and os.environ.get("SKIP_NOTHING"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(NEEDS):
+            report.outcome = "failed"
+            report.longrepr = f"SKIP_NOTHING is set, and this was skipped: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

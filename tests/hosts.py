@@ -102,7 +102,8 @@ class Network:
 
     def address(self, number: int) -> str:
         """Of the range that RFC 2544 keeps for tests; processes beside this one have others."""
-        return f"198.18.{os.getpid() % 256}.{number}"
+        high, low = divmod(os.getpid() % 512, 256)
+        return f"198.{18 + high}.{low}.{number}"
 
     def host(self, name: str) -> Host:
         """One more."""

@@ -45,7 +45,7 @@ DANGEROUS = (
 
 def users() -> list[str]:
     """The ACL rules of the page, with a password."""
-    rules = re.findall(r"^user \S+ .*$", PAGE.read_text(), re.MULTILINE)
+    rules = re.findall(r"^user \S+ on .*$", PAGE.read_text(), re.MULTILINE)
     assert len(rules) == 3
     return [rule.replace(">…", f">{SECRET}") for rule in rules]
 
