@@ -65,6 +65,11 @@ def test_no_setting_is_documented_that_is_not_there() -> None:
     assert [row.lower() for row in rows] == list(Settings.model_fields)
 
 
+def test_nobody_is_told_to_install_the_darkroom_of_pypi_which_is_a_strangers() -> None:
+    for path in [*PAGES, *(ROOT / "server").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]:
+        assert not re.search(r"pip install [^`\n]*\bdarkroom(\[|['\"` ]|$)", path.read_text()), path
+
+
 def test_every_decision_is_listed() -> None:
     listed = (ROOT / "docs" / "adr" / "README.md").read_text()
     for adr in (ROOT / "docs" / "adr").glob("[0-9]*.md"):

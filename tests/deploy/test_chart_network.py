@@ -206,6 +206,13 @@ def test_who_tells_it_may_be_said() -> None:
     assert cidrs(known, worker, 80) == set()
 
 
+def test_only_by_https_does_it_get_to_public_addresses_for_that() -> None:
+    known = rendered("full", storage={"url": "az://b/p", "credentials": NOBODY})
+    worker = one(known, "Deployment", "darkroom-worker-xl")["spec"]["template"]
+    assert "0.0.0.0/0" in cidrs(known, worker, 443)
+    assert cidrs(known, worker, 80) == cidrs(known, worker, 988) == set()
+
+
 def test_nobody_gets_to_the_metadata_of_a_node_of_aws() -> None:
     """There the node's own credentials are."""
     known = rendered("full", storage={"credentials": NOBODY})

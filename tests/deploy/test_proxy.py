@@ -1,4 +1,4 @@
-"""The nginx example of docs/operations.md, in a real nginx before something that tells what came."""
+"""The nginx example of docs/operations.md, in a real nginx, before what tells what came."""
 
 from __future__ import annotations
 

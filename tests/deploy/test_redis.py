@@ -98,6 +98,14 @@ def test_it_keeps_all_and_throws_nothing_away(shipped: Shipped) -> None:
     assert re.search(r"^appendfsync everysec$", conf, re.MULTILINE)
 
 
+def test_a_record_is_kept_in_one_piece_which_takes_a_third_of_the_memory(shipped: Shipped) -> None:
+    """docs/operations.md says how much."""
+    with shipped.client("worker") as client:
+        client.hset("darkroom:generation:x", mapping={f"field_{n}": "v" * 900 for n in range(40)})
+        assert client.object("encoding", "darkroom:generation:x") in (b"listpack", b"ziplist")
+        client.delete("darkroom:generation:x")
+
+
 @pytest.mark.parametrize(
     ("password", "words"),
     [

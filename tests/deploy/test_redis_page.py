@@ -1,4 +1,4 @@
-"""The configuration of Redis that docs/operations.md has, as it stands there, in a real redis-server."""
+"""The lines for Redis' configuration of docs/operations.md, as they are, in a real redis-server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USERS = ("gateway", "worker", "operator")
 
 
 def snippets() -> str:
-    """Every block without a language of the part about Redis; each `…` is a password of its user."""
+    """Both blocks of the part about Redis; each `…` is a password of its user."""
     page = (ROOT / "docs" / "operations.md").read_text()
     [part] = re.findall(r"^## Redis\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
     blocks = re.findall(r"^```\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)

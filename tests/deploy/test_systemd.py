@@ -89,7 +89,8 @@ def test_no_secret_is_in_what_everybody_can_read() -> None:
         secrets = {k: v for k, v in (offered(name) | example(name)).items() if SECRET.search(k)}
         assert not any(secrets.values()), "none has a default"
     for name in ("gateway", "worker", "operator"):
-        assert f"/etc/darkroom/{name}.env, mode 0600" in (FOLDER / f"{name}.env.example").read_text()
+        text = (FOLDER / f"{name}.env.example").read_text()
+        assert f"# /etc/darkroom/{name}.env, mode 0600" in text
 
 
 @each_unit
@@ -190,15 +191,14 @@ class TestSystemd:
 
     @pytest.fixture
     def installed(self, tmp_path: Path) -> list[str]:
-        """The units where the program is; a worker among them that has a name."""
+        """The units, where there is a program for them to start."""
         program = tmp_path / "darkroom"
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
-        names = [name.replace("@", "@demo") for name in UNITS]
-        for name, as_named in zip(UNITS, names, strict=True):
+        for name in UNITS:
             text = (FOLDER / name).read_text().replace(PROGRAM, str(program))
-            (tmp_path / as_named).write_text(text.replace("%i", "demo"))
-        return [str(tmp_path / name) for name in names]
+            (tmp_path / name).write_text(text)
+        return [str(tmp_path / name) for name in UNITS]
 
     def analyze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """What it says."""
