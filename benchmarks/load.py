@@ -26,9 +26,10 @@ from redis import Redis
 
 from benchmarks.timing import Figure, at_most
 from server.broker import accounts
-from server.embedded import EmbeddedRedis, tied
+from server.embedded import EmbeddedRedis
 from server.listener import listen, url_of
 from server.supervisor import command, ready_workers
+from server.tied import tied
 
 STEPS = 10
 QUICK_MILLISECONDS, SLOW_MILLISECONDS = 20, 100

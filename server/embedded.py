@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from server.errors import DarkroomError
+from server.tied import tied
 
 LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 START_SECONDS = 10.0
@@ -36,25 +36,6 @@ PLACE = "url"
 KEPT = ("appendonlydir/*", "appendonly.aof", "dump.rdb")
 """Where Redis keeps its data, whatever its version."""
 CHUNK_BYTES = 2**20
-
-# Runs in a fresh interpreter and then becomes the command, so nothing of ours runs after a fork.
-_TIE = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-def tied(*command: str) -> list[str]:
-    """The command, made to get SIGTERM when the thread that starts it dies, however it dies.
-
-    Only Linux can do that; elsewhere a child may outlive a parent that was killed with SIGKILL.
-    """
-    if sys.platform != "linux":
-        return list(command)
-    return [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *command]
 
 
 def find_redis_server() -> tuple[str, tuple[int, ...]]:

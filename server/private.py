@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from server.config import Settings
-from server.embedded import tied
 from server.errors import DarkroomError
 from server.listener import listen, url_of
 from server.supervisor import command, ready_workers
+from server.tied import tied
 
 PATIENCE_SECONDS = 600.0
 """How long a private server may take to load its checkpoint."""

@@ -19,9 +19,10 @@ from redis import Redis
 from benchmarks.control.crew import CAPACITY, CHECKPOINT
 from benchmarks.control.proc import cpu_seconds, machine_seconds
 from benchmarks.control.sums import Reading
-from server.embedded import EmbeddedRedis, tied
+from server.embedded import EmbeddedRedis
 from server.listener import listen, url_of
 from server.supervisor import command, ready_workers
+from server.tied import tied
 
 PATIENCE_SECONDS = 60.0
 NO_LIMITS = {"gateways": 1, "max_queued": 10**7, "max_queued_seconds": 1e9, "max_connections": 4000}

@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from benchmarks.peers.orders import Order
-from server.embedded import tied
+from server.tied import tied
 
 PATIENCE_SECONDS = 600.0
 END_SECONDS = 20.0

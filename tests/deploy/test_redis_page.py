@@ -101,6 +101,12 @@ def test_it_keeps_all_and_throws_nothing_away(configured: Configured) -> None:
     assert known["maxmemory_policy"] == "noeviction"
 
 
+def test_records_are_kept_as_the_containers_keep_them() -> None:
+    for key in ("hash-max-ziplist-value", "stream-node-max-bytes"):
+        [line] = re.findall(rf"^{key} .*$", snippets(), re.MULTILINE)
+        assert f"\n{line}\n" in (DOCKER / "redis.conf").read_text()
+
+
 def test_the_containers_shut_the_same_user_out() -> None:
     [line] = re.findall(r"^user default .*$", snippets(), re.MULTILINE)
     assert f"\n{line}\n" in (DOCKER / "redis.sh").read_text()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from server.config import Settings
-from server.embedded import tied
+from server.tied import tied
 from server.errors import DarkroomError
 from server.private import private_server
 
