@@ -20,7 +20,7 @@ COLOURS = {
 }
 PALETTE = ("#5794f2", "#73bf69", "#ff9830", "#b877d9", "#e0b400", "#37872d", "#8ab8ff", "#c4162a")
 PALE, DARK = "#d8d9da", "#333333"
-BYTES = (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")
+BYTES = (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")
 WINDOW_SECONDS = 10
 """Over which a counter is looked at."""
 POINTS = 200
@@ -98,19 +98,7 @@ def draw_graph(axes: Any, panel: Mapping[str, Any], prometheus: Prometheus, sinc
     else:
         plot_lines(axes, panel, minutes, rows, names)
     scale(axes, defaults, minutes[-1])
-    if names:
-        axes.legend(
-            fontsize=7,
-            loc="upper left",
-            bbox_to_anchor=(-0.02, -0.1),
-            borderaxespad=0,
-            ncols=len(names) if len(names) < 4 else panel["gridPos"]["w"] // 3,
-            frameon=False,
-            handlelength=1.2,
-            columnspacing=1.2,
-            labelspacing=0.25,
-            labelcolor=DARK,
-        )
+    tell(axes, names)
 
 
 def plot_stack(
@@ -157,18 +145,40 @@ def plot_lines(
         axes.axhline(line, color=COLOURS["red"], linestyle="--", linewidth=1)
 
 
+def tell(axes: Any, names: Sequence[str]) -> None:
+    """The legend, below, where it covers nothing, in as many columns as there is room for."""
+    for columns in range(len(names), 0, -1):
+        legend = axes.legend(
+            fontsize=7,
+            loc="upper left",
+            bbox_to_anchor=(-0.02, -0.12),
+            borderaxespad=0,
+            ncols=columns,
+            frameon=False,
+            handlelength=1.2,
+            columnspacing=1.2,
+            labelspacing=0.25,
+            labelcolor=DARK,
+        )
+        if legend.get_window_extent().width <= axes.get_window_extent().width:
+            return
+
+
 def scale(axes: Any, defaults: Mapping[str, Any], minutes: float) -> None:
     """From nothing to a little more than there is, and few numbers along it."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
 
     highest = max(axes.dataLim.y1, defaults["custom"].get("axisSoftMax", 0))
-    axes.set_ylim(0, HEADROOM * defaults.get("max", highest if highest > 0 else 1))
+    top = HEADROOM * defaults.get("max", highest if highest > 0 else 1)
+    axes.set_ylim(0, top)
     axes.set_xlim(0, minutes)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min")
     axes.yaxis.set_major_formatter(lambda value, _: words(value, defaults["unit"]))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     whole = defaults.get("decimals") == 0
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole, min_n_ticks=2, steps=STEPS))
+    few = MaxNLocator(4, integer=whole, min_n_ticks=2, steps=STEPS)
+    power = MultipleLocator(2 ** math.ceil(math.log2(top / 4)))
+    axes.yaxis.set_major_locator(power if defaults["unit"] == "bytes" else few)
     axes.tick_params(labelsize=7, length=0, colors=DARK)
     axes.grid(color="#eeeeee", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -81,14 +81,9 @@ def expect_bucket(location: str) -> None:
         DarkroomError: it does not let us in, there is no such bucket, or the URL is none; says
             nothing that may be a secret.
     """
-    parts = urlsplit(location)
-    if "://" not in location or parts.scheme in ("file", "memory"):
+    if "://" not in location or location.startswith(("file:", "memory:")):
         return
-    # abfss://CONTAINER@ACCOUNT.… is how Azure writes a place.
-    azure = parts.scheme in ("abfs", "abfss") and parts.password is None
-    if parts.query or parts.fragment or ("@" in parts.netloc and not azure):
-        raise DarkroomError(f"DARKROOM_STORAGE holds more than a place; {CREDENTIALS}")
-    where = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    where = _place(location)
     try:
         store = from_url(location, retry_config=AT_ONCE)
     except (BaseError, ValueError) as error:
@@ -105,7 +100,20 @@ def expect_bucket(location: str) -> None:
             ) from error
 
 
+def _place(location: str) -> str:
+    """The URL, which may be repeated."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        raise DarkroomError("DARKROOM_STORAGE is no URL that can be read") from None
+    # abfss://CONTAINER@ACCOUNT.… is how Azure writes a place.
+    azure = parts.scheme in ("abfs", "abfss") and parts.password is None
+    if parts.query or parts.fragment or ("@" in parts.netloc and not azure):
+        raise DarkroomError(f"DARKROOM_STORAGE holds more than a place; {CREDENTIALS}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
 def first(error: Exception) -> str:
     """What obstore says goes on for pages, and repeats what somebody may have put into an
     endpoint's URL."""
-    return re.sub(r"://[^/@\s]*@", "://…@", str(error).partition("\n")[0])
+    return re.sub(r"://[^\s\"]*@", "://…@", str(error).partition("\n")[0])

@@ -121,6 +121,12 @@ class GatewayMetrics:
             buckets=REDIS_SECONDS,
             registry=registry,
         )
+        self.redis_memory_bytes = Gauge(
+            "darkroom_redis_memory_bytes",
+            "What Redis has used, and the most that it may where it has a bound.",
+            ["kind"],
+            registry=self.shared,
+        )
         self.waiters = Gauge(
             "darkroom_waiters",
             "Requests and streams that wait for a generation to change.",

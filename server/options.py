@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from server.config import Settings
 
 CLIENTS = {"DARKROOM_KEY", "DARKROOM_SERVER"}
 """What clients read."""
-OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_|$)")
+OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_")
 
 
 def by_default(help: str, default: str) -> str:
@@ -144,11 +144,12 @@ def settings_of(**given: Any) -> Settings:
     return settings
 
 
-def misspelled(environment: Iterable[str]) -> Iterator[str]:
-    """What to say of variables that look like settings and are none. A Service of Kubernetes has
-    such names too: those of it are left out."""
+def misspelled(environment: Mapping[str, str]) -> Iterator[str]:
+    """What to say of variables that look like settings and are none. Kubernetes tells of a Service
+    called darkroom by such names, too: those are left out."""
     known = {f"DARKROOM_{name.upper()}" for name in Settings.model_fields} | CLIENTS
-    for name in sorted(environment):
-        if name.startswith("DARKROOM_") and name not in known and not OF_SERVICES.search(name):
+    for name, value in sorted(environment.items()):
+        of_service = OF_SERVICES.search(name) or value.startswith(("tcp://", "udp://", "sctp://"))
+        if name.startswith("DARKROOM_") and name not in known and not of_service:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             yield f"{name} is no setting" + (f"; is it {near[0]}?" if near else "")

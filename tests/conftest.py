@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,15 +23,29 @@ NEEDS = ("needs CUDA",)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where SKIP_NOTHING is set, as .ci/run does, what is missing has to be told as a failure: a
-    test that never runs holds nothing."""
+    """A test that never runs holds nothing."""
     report = yield
+    _told(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Nor does a file of them."""
+    report = yield
+    _told(report)
+    return report
+
+
+def _told(report: Any) -> None:
+    """Where SKIP_NOTHING is set, as .ci/run does, what is missing is a failure."""
     if report.skipped and isinstance(report.longrepr, tuple) and os.environ.get("SKIP_NOTHING"):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if not reason.startswith(NEEDS):
             report.outcome = "failed"
             report.longrepr = f"SKIP_NOTHING is set, and this was skipped: {reason}"
-    return report
 
 
 @pytest.fixture(scope="session")

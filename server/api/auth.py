@@ -105,15 +105,15 @@ class Guarded:
         """The route knows whose request it is by `state["account"]`; who was asked for a key, where
         there are any, and let in, by `state["admitted"]`."""
         account, standing = LOCAL, None
-        asked = self._needed is not None and not at_side_port(scope)
-        if self._needed is not None and asked:
+        needed = None if at_side_port(scope) else self._needed
+        if needed is not None:
             try:
                 account, standing = await self._keeper.admit(scope)
-                _check(account, standing, self._needed)
+                _check(account, standing, needed)
             except DarkroomError as error:
                 headers = {} if standing is None else _told(standing)
                 return await error_response(scope["path"], error, headers)(scope, receive, send)
-        scope.setdefault("state", {}).update(account=account, admitted=asked)
+        scope.setdefault("state", {}).update(account=account, admitted=needed is not None)
         if account is not LOCAL:
             send = self._watched(scope, send, standing)
         await self._app(scope, receive, send)

@@ -144,7 +144,7 @@ class Connection(HttpToolsProtocol):
         if len(self.aside) > MOST_ASIDE:
             oldest = next(iter(self.aside))
             del self.aside[oldest]
-            oldest.transport.close()
+            oldest.transport.abort()  # it may take nothing of what it has asked for
 
     def _too_large(self) -> HeadTooLarge | None:
         """One that came at once is parsed before its bytes are counted."""

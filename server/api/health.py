@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -97,11 +97,14 @@ async def readiness(gate: Gate) -> Response:
 async def _readiness(gate: Gate) -> Readiness:
     reasons = [] if (full := await _full(gate)) is None else [full]
     try:
-        await gate.broker.check()
         queues = await gate.broker.queues(list(gate.catalog))
     except BrokerUnavailable as error:
         reasons = [error.message, *reasons]
         return Readiness(ready=False, reasons=tuple(reasons), checkpoints={}, missing=())
+    try:
+        await gate.broker.expect_writable()
+    except BrokerUnavailable as error:
+        reasons = [error.message, *reasons]
     counts = {
         queue.checkpoint: sum(worker.state == "ready" for worker in queue.workers)
         for queue in queues
@@ -154,6 +157,7 @@ async def metrics(gate: Gate) -> Response:
         await gate.space.check()  # looks at what is left
     try:
         _show(counted, await gate.broker.queues(list(gate.catalog)))
+        _fill(counted, await gate.broker.memory())
         counted.redis_seconds.observe(await gate.broker.ping())
     except BrokerUnavailable:
         _forget(counted)  # an old number would look like a queue that stands still
@@ -171,8 +175,15 @@ def _show(counted: GatewayMetrics, queues: Iterable[QueueInfo]) -> None:
             counted.workers.labels(name, state).set(count)
 
 
+def _fill(counted: GatewayMetrics, memory: Mapping[str, int]) -> None:
+    counted.redis_memory_bytes.clear()  # a bound may have been taken away
+    for kind, size in memory.items():
+        counted.redis_memory_bytes.labels(kind).set(size)
+
+
 def _forget(counted: GatewayMetrics) -> None:
     counted.queue_depth.clear()
     counted.queue_oldest_seconds.clear()
     counted.queued_work_seconds.clear()
     counted.workers.clear()
+    counted.redis_memory_bytes.clear()

@@ -109,7 +109,7 @@ class Boundary:
             vars(record).update(_known(scope, visit))
             log.handle(record)
         # Else anybody could fill the collector, and push out what others did.
-        if scope.get("state", {}).get("admitted") or status >= visits.SERVER_ERROR:
+        if scope.get("state", {}).get("admitted") or status == visits.SERVER_ERROR:
             visits.end(visit, method, route, status)
 
 

@@ -23,6 +23,7 @@ from server.broker.expiry import Expiry
 from server.broker.hands import Place
 from server.broker.hub import Hub
 from server.broker.leftovers import Discard, Leftovers, Tell, keep, say_nothing
+from server.broker.memory import read_memory
 from server.broker.pages import Cursor, read_page
 from server.broker.patience import translated
 from server.broker.pool import blocking, pooled, subscribing
@@ -299,7 +300,12 @@ class Broker:
         return time.monotonic() - began
 
     @translated
-    async def check(self) -> None:
+    async def memory(self) -> dict[str, int]:
+        """Bytes that Redis has `used`, and the `max` that it may where it is bounded."""
+        return await read_memory(self._redis)
+
+    @translated
+    async def expect_writable(self) -> None:
         """Whether Redis takes writes.
 
         Raises:

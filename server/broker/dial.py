@@ -35,7 +35,7 @@ SENTINEL_PORT = 26379
 FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 TLS = FILES | {"ssl_ca_path", "ssl_cert_reqs", "ssl_check_hostname", "ssl_password"}
 PLAIN = frozenset({"client_name", "db", "password", "username"})
-DATABASE = re.compile(r"(/\d*)?", re.ASCII)
+DATABASE = re.compile(r"(/\d*/?)?", re.ASCII)
 ESCAPED = "special characters in a password are written as %XX"
 OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password"}
 
@@ -76,7 +76,9 @@ def _options(
         raise ValueError("a scheme that nobody knows")
     if not sentinel:
         _ = parts.port  # the usual sign of a password that is not escaped
-    if parts.fragment or (not sentinel and scheme != "unix" and not DATABASE.fullmatch(parts.path)):
+    if parts.fragment:
+        raise BadUrl(f"has a part after a #; {ESCAPED}")
+    if not sentinel and scheme != "unix" and not DATABASE.fullmatch(parts.path):
         raise BadUrl(f"ends in no number of a database; {ESCAPED}")
     _check(given, PLAIN | (TLS if tls else set()) | (OF_SENTINELS.keys() if sentinel else set()))
     if not sentinel:
@@ -118,7 +120,7 @@ def _master(parts: SplitResult) -> tuple[str, int]:
         )
     if not DATABASE.fullmatch(f"/{db}"):
         raise BadUrl(f"ends in no number of a database; {ESCAPED}")
-    return name, int(db or 0)
+    return name, int(db.rstrip("/") or 0)
 
 
 def _places(hosts: str) -> list[Place]:

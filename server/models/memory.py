@@ -57,14 +57,22 @@ class MemoryGauge:
     def free_bytes(self) -> int:
         """That could be had now; 0 where that is not known."""
         if self._device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self._device)
-            ours = torch.cuda.memory_reserved(self._device)
-            return free + ours - torch.cuda.memory_allocated(self._device)
+            return _free_on(self._device)
         try:
             free = _figures(HOST)["MemAvailable"]
         except (OSError, KeyError):
             return 0
         return min(free, _free_in_group(free))
+
+
+def _free_on(gpu: torch.device) -> int:
+    """With what the allocator has in reserve."""
+    try:
+        free, _ = torch.cuda.mem_get_info(gpu)
+    except RuntimeError as error:  # the driver's, of a device that is lost or too full to answer
+        log.debug("what is free on %s is not known: %s", gpu, error)
+        return 0
+    return free + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
 
 
 def _free_in_group(otherwise: int) -> int:

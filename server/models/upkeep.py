@@ -22,7 +22,8 @@ class Upkeep:
         self._conditioner = conditioner
         self._adapters = adapters
         self._gauge = MemoryGauge(parts.device)
-        self._weights = {part: _bytes(models) for part, models in _models(parts)}
+        self._models = dict(_models(parts))
+        self._where = parts.device.type
 
     def caches(self) -> Mapping[str, Sequence[Tally]]:
         """How often what was asked for was kept already, by what it is."""
@@ -30,15 +31,22 @@ class Upkeep:
         return {"prompt": self._conditioner.tallies(), **kept}
 
     def memory_bytes(self) -> Mapping[str, int]:
-        """Weights by part; `other` is all else that is held, by the tickets, caches and allocator;
-        `free` is what could be had. Together they are the memory of the device; on a CPU that of
-        this process, and what the host has left."""
+        """Weights by part, of what only visits the device those that are there now; `other` is all
+        else that is held, by the tickets and caches; `free` is what could be had, by others on the
+        device or host too. On a CPU all but `free` is of this process."""
         held = self._gauge.held_bytes()
-        other = max(0, held - sum(self._weights.values()))
-        return {**self._weights, "other": other, "free": self._gauge.free_bytes()}
+        weights = {part: self._bytes(models) for part, models in self._models.items()}
+        other = max(0, held - sum(weights.values()))
+        return {**weights, "other": other, "free": self._gauge.free_bytes()}
+
+    def _bytes(self, models: Iterable[Any]) -> int:
+        tensors: Iterator[torch.Tensor] = chain.from_iterable(
+            chain(model.parameters(), model.buffers()) for model in models
+        )
+        return sum(tensor.nbytes for tensor in tensors if tensor.device.type == self._where)
 
 
-def _models(parts: Parts) -> Iterator[tuple[str, Iterable[Any]]]:
+def _models(parts: Parts) -> Iterator[tuple[str, Sequence[Any]]]:
     yield "unet", [parts.unet]
     yield "autoencoder", [parts.vae]
     yield "text_encoders", [reader.encoder for reader in parts.readers]
@@ -50,10 +58,3 @@ def _models(parts: Parts) -> Iterator[tuple[str, Iterable[Any]]]:
     for part, model in others.items():
         if model is not None:
             yield part, [model]
-
-
-def _bytes(models: Iterable[Any]) -> int:
-    tensors: Iterator[torch.Tensor] = chain.from_iterable(
-        chain(model.parameters(), model.buffers()) for model in models
-    )
-    return sum(tensor.nbytes for tensor in tensors)

@@ -77,9 +77,11 @@ class _Server(ThreadingHTTPServer):
         let in, and soon done."""
         with self._lock:
             self._open[request] = None
-            oldest = next(iter(self._open)) if len(self._open) > MOST_OPEN else None
-        if oldest is not None:
-            self._hang_up(oldest)
+            if len(self._open) > MOST_OPEN:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(SHUT_RDWR)  # its thread reads that there is no more
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -87,13 +89,6 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
-
-    def _hang_up(self, request: Any) -> None:
-        """Its thread reads that there is no more."""
-        with self._lock:
-            self._open.pop(request, None)
-        with contextlib.suppress(OSError):
-            request.shutdown(SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Who asks may hang up; that is no matter for stderr."""

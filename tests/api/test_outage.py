@@ -40,7 +40,9 @@ def test_without_redis_it_is_503_and_with_it_it_works_again(
         assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
         assert answer.headers["retry-after"] == "2"
         assert client.get("/healthz").status_code == 200
-        assert client.get("/metrics").status_code == 200
+        told = client.get("/metrics")
+        assert told.status_code == 200
+        assert "darkroom_redis_memory_bytes{" not in told.text
         assert client.get("/readyz").json()["ready"] is False
         served = [c["served"] for c in client.get("/v1/capabilities").json()["checkpoints"]]
         assert set(served) == {None}

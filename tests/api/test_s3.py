@@ -206,6 +206,8 @@ def test_a_bucket_that_is_only_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_no_image_store_is_said() -> None:
+    with pytest.raises(DarkroomError, match="no URL that can be read"):
+        expect_bucket("s3://[bucket")
     for location in ("s4://bucket", "http://127.0.0.1:1/pictures"):
         with pytest.raises(DarkroomError, match="DARKROOM_STORAGE is no image store"):
             expect_bucket(location)

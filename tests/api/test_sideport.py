@@ -143,6 +143,44 @@ def test_a_round_trip_to_redis_is_measured_by_each_scrape(ports: Ports) -> None:
     assert told(ports.side, "darkroom_redis_seconds_count", "") == before + 1
 
 
+def test_the_memory_of_redis_is_told_with_its_bound_where_it_has_one(
+    ports: Ports, redis: Redis
+) -> None:
+    name, used, most = "darkroom_redis_memory_bytes", '{kind="used"}', '{kind="max"}'
+    assert 100_000 < told(ports.side, name, used) < 100_000_000
+    assert f"{name}{most}" not in ports.side.get("/metrics").text
+    before = told(ports.side, name, used)
+    redis.set("filler", "x" * 1_000_000)
+    redis.config_set("maxmemory", "256mb")
+    try:
+        assert told(ports.side, name, most) == 256 * 2**20
+        assert told(ports.side, name, used) >= before + 900_000
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert f"{name}{most}" not in ports.side.get("/metrics").text
+
+
+def test_who_may_not_ask_for_the_memory_of_redis_tells_the_rest(
+    server: RedisServer, folder: Path, redis: Redis, hands: Hands
+) -> None:
+    redis.acl_setuser(
+        "terse",
+        enabled=True,
+        nopass=True,
+        keys=["*"],
+        channels=["*"],
+        commands=["+@all", "-info"],
+    )
+    url = f"unix://terse:any@{server.socket}"
+    try:
+        with gateway(url, folder) as client:
+            page = client.get("/metrics").text
+    finally:
+        redis.acl_deluser("terse")
+    assert "darkroom_redis_memory_bytes{" not in page
+    assert 'darkroom_queue_depth{checkpoint="demo"} 0.0' in page
+
+
 def test_the_side_port_is_never_the_front() -> None:
     with pytest.raises(ValidationError, match="another than port"):
         Settings(port=9100, metrics_port=9100)

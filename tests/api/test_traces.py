@@ -199,6 +199,9 @@ def visited(locked: RedisServer, folder: Path, key: str) -> Collector:
         assert client.get("/no/such/path").status_code == 404
         assert client.get("/").status_code == 200
         assert client.get("/v1/generations", headers=bearer(key)).status_code == 200
+        locked.kill()
+        stranger = bearer(f"dr_{'0' * 12}_{'x' * 43}")
+        assert client.get("/v1/generations", headers=stranger).status_code == 503
     return collector
 
 

@@ -206,11 +206,19 @@ def test_who_tells_it_may_be_said() -> None:
     assert cidrs(known, worker, 80) == set()
 
 
-def test_only_by_https_does_it_get_to_public_addresses_for_that() -> None:
-    known = rendered("full", storage={"url": "az://b/p", "credentials": NOBODY})
+@pytest.mark.parametrize(
+    "identity", [{"enabled": False}, {"to": [{"ipBlock": {"cidr": "10.9.9.9/32"}}]}]
+)
+def test_no_public_address_is_opened_for_that(identity: dict[str, Any]) -> None:
+    known = rendered(
+        "full",
+        storage={"credentials": NOBODY},
+        models={"download": False},
+        networkPolicy={"identity": identity},
+    )
     worker = one(known, "Deployment", "darkroom-worker-xl")["spec"]["template"]
-    assert "0.0.0.0/0" in cidrs(known, worker, 443)
-    assert cidrs(known, worker, 80) == cidrs(known, worker, 988) == set()
+    found = {each for port in (80, 443, 988) for each in cidrs(known, worker, port)}
+    assert found == {"10.30.0.0/24"} | ({"10.9.9.9/32"} if "to" in identity else set())
 
 
 def test_nobody_gets_to_the_metadata_of_a_node_of_aws() -> None:
@@ -283,7 +291,8 @@ def test_alerts_are_those_of_the_file_but_of_this_installation_alone(full: list[
         assert here["expr"].count(f'{{installation="{MINE}"') >= len(named)
         bare = here["expr"].replace(f'installation="{MINE}"', "").replace("{,", "{")
         assert bare.replace("{}", "") == there["expr"]
-        assert {**here, "expr": ""} == {**there, "expr": ""}
+        told = {**there["labels"], "installation": MINE}
+        assert {**here, "expr": ""} == {**there, "expr": "", "labels": told}
     assert [each["name"] for each in rule["spec"]["groups"]] == [
         each["name"] for each in of_file["groups"]
     ]

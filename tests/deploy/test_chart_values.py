@@ -69,6 +69,8 @@ def scaled(**values: Any) -> dict[str, Any]:
         (worker(checkpoint="--help"), "'/workers/sd-v1-5/checkpoint'"),
         (worker(checkpoint="$(REDIS_PASSWORD)"), "'/workers/sd-v1-5/checkpoint'"),
         ({"prometheus": {"matchers": {"a-b": "c"}}}, "'a-b'"),
+        ({"prometheus": {"matchers": {"a": "$1"}}}, "'/prometheus/matchers/a'"),
+        ({"image": {"registry": "a b"}}, "'/image/registry'"),
         ({"gateway": {"trustedProxies": "nonsense; x"}}, "'/gateway/trustedProxies'"),
         ({"image": {"worker": {"repository": "a b:c"}}}, "'/image/worker/repository'"),
         (

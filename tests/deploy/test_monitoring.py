@@ -22,6 +22,7 @@ from tests.deploy.monitoring import (
     each_alert,
     each_panel,
     filled,
+    variable,
 )
 from tests.deploy.prometheus import DOCKER, program
 from tests.deploy.promql import ITS_OWN, TARGET, declared, grouped_by, metrics_of
@@ -72,7 +73,14 @@ def test_the_dashboard_answers_three_questions_in_this_order() -> None:
     assert [each["name"] for each in DASHBOARD["templating"]["list"]] == [
         "datasource",
         "checkpoint",
+        "only",
     ]
+
+
+def test_the_dashboard_can_be_narrowed_to_series_with_any_label() -> None:
+    only = variable("only")
+    assert (only["type"], only["label"]) == ("adhoc", "Only")
+    assert only["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
 def test_panels_have_ids_and_names_of_their_own_and_do_not_overlap() -> None:
@@ -104,6 +112,19 @@ def test_a_line_in_a_panel_is_where_its_alert_fires(title: str, name: str) -> No
     [alert] = [alert for alert in ALERTS if alert["alert"] == name]
     line = panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"]
     assert line == float(alert["expr"].rpartition(">")[2])
+
+
+def test_redis_memory_has_a_line_where_its_alert_fires() -> None:
+    [panel] = [panel for panel in PANELS if panel["title"] == "Redis' memory"]
+    [alert] = [alert for alert in ALERTS if alert["alert"] == "DarkroomRedisNearlyFull"]
+    [line] = [t["expr"] for t in panel["targets"] if t["legendFormat"] == "an alert from here on"]
+    assert line.partition(" *")[0] == alert["expr"].rpartition("> ")[2]
+
+
+def test_workers_are_counted_in_whole_numbers() -> None:
+    for title in ("Workers", "In the queue", "Being drawn"):
+        [panel] = [panel for panel in PANELS if panel["title"] == title]
+        assert panel["fieldConfig"]["defaults"]["decimals"] == 0, title
 
 
 def test_grafana_is_given_what_compose_mounts() -> None:

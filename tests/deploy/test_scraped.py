@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from redis import Redis
 
 from tests.deploy.monitoring import (
     ALERTS,
@@ -40,8 +41,9 @@ class Watched:
 EMPTY_WHILE_ALL_IS_WELL = {
     "did not fit the device",  # no label has a value before something did not fit
     "decoded again: blank or not finite",  # the same of blank pictures
+    "free",  # of GPUs, and there is none
 }
-"""By their legends, queries that have nothing to show in a healthy system."""
+"""By their legends, queries that have nothing to show in a healthy system on a CPU."""
 PICTURE = {"prompt": "a red circle", "num_inference_steps": 3, "width": 64, "height": 64}
 
 
@@ -56,6 +58,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         served = Served(folder / "data")
     try:
         url = served.url
+        bound_redis(served)
         prometheus = Prometheus(folder, side_port)
         try:
             yield Watched(served, prometheus, use(url, prometheus))
@@ -63,6 +66,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             prometheus.close()
     finally:
         served.stop()
+
+
+def bound_redis(served: Served) -> None:
+    """As docker/redis.conf does; that of `darkroom serve` has no bound."""
+    with Redis.from_url((served.data_dir / "redis" / "url").read_text()) as redis:
+        redis.config_set("maxmemory", "1gb")
 
 
 def use(url: str, prometheus: Prometheus) -> int:

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from server.config import Settings
-from server.tied import tied
 from server.errors import DarkroomError
 from server.private import private_server
+from server.tied import tied
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 SEVERE = {"DARKROOM_MAX_QUEUED_SECONDS": "10", "DARKROOM_ABANDONED_SECONDS": "2"}

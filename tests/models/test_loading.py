@@ -271,3 +271,6 @@ def test_offloaded_encoders_draw_the_same_and_wait_on_the_cpu(made: Callable[[st
     parts = load_parts(card, "cuda", offload="encoders")
     assert {reader.encoder.device.type for reader in parts.readers} == {"cpu"}
     assert parts.device.type == "cuda"
+    told, usually = offloaded.upkeep.memory_bytes(), usual.upkeep.memory_bytes()
+    assert told["text_encoders"] == 0 < usually["text_encoders"]
+    assert told["unet"] == usually["unet"]

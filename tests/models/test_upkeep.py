@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 from server.models.diffusion import LatentDiffusion
-from server.models.loading import load
+from server.models.loading import load, load_parts
+from server.models.memory import MemoryGauge
+from server.models.upkeep import Upkeep
 from server.spec import Lora
 from tests.builders import a_spec
-from tests.models import loras, zoo
+from tests.models import loras, tiny, zoo
 from tests.models.conftest import Checkpoint
 from tests.models.drawing import prepare
 
@@ -52,3 +58,31 @@ def test_the_weights_of_each_part_are_told(v1: Checkpoint) -> None:
     )
     assert told["other"] > 0
     assert told["free"] > 0
+
+
+def test_weights_are_told_of_while_they_are_on_the_device(v1: Checkpoint) -> None:
+    """One without memory stands for a GPU."""
+    parts, there = load_parts(tiny.card(v1.folder), "cpu"), torch.device("meta")
+    parts.unet.to(there)
+    parts.vae.to(there)
+    upkeep = Upkeep(parts, v1.denoiser._conditioner, v1.denoiser._adapters)
+    usual, told = v1.denoiser.upkeep.memory_bytes(), upkeep.memory_bytes()
+    assert told["text_encoders"] == 0 < usual["text_encoders"]
+    assert told["unet"] == usual["unet"]
+    parts.readers[0].encoder.to(there)  # as a visitor is for the length of a call
+    assert upkeep.memory_bytes()["text_encoders"] == usual["text_encoders"]
+
+
+def test_a_gpu_that_does_not_answer_has_nothing_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(device: torch.device) -> Any:
+        raise torch.AcceleratorError("CUDA error: device is lost")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    assert MemoryGauge(torch.device("cuda:0")).free_bytes() == 0
+
+
+def test_what_the_allocator_has_in_reserve_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"mem_get_info": (5, 100), "memory_reserved": 30, "memory_allocated": 20}
+    for name, figure in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, figure=figure: figure)
+    assert MemoryGauge(torch.device("cuda:0")).free_bytes() == 15

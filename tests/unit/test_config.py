@@ -51,16 +51,12 @@ def test_a_redis_that_cannot_be_named_so_is_refused_without_being_repeated(url):
 
 
 def test_a_variable_that_is_no_setting_is_named_with_what_may_have_been_meant():
-    said = {
-        "DARKROOM_LEASE_SECOND",
-        "DARKROOM_LEASE_SECONDS",
-        "DARKROOM_KEY",
-        "PATH",
-        "DARKROOM_ZZ",
-    }
-    service = {"DARKROOM_GATEWAY_SERVICE_HOST", "DARKROOM_GATEWAY_PORT_80_TCP_ADDR"}
+    words = "LEASE_SECOND LEASE_SECONDS KEY METRIC_PORT ZZ GATEWAY_SERVICE_HOST GATEWAY_PORT_80_TCP"
+    said = {f"DARKROOM_{word}": "1" for word in words.split()}
+    service = {"PATH": "/bin", "DARKROOM_GATEWAY_PORT": "tcp://10.0.0.1:80"}
     assert list(misspelled(said | service)) == [
         "DARKROOM_LEASE_SECOND is no setting; is it DARKROOM_LEASE_SECONDS?",
+        "DARKROOM_METRIC_PORT is no setting; is it DARKROOM_METRICS_PORT?",
         "DARKROOM_ZZ is no setting",
     ]
 

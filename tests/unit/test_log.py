@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,7 +17,17 @@ def root():
     root.handlers[:], root.level = handlers, level
 
 
-def test_a_json_line_is_one_event_with_the_generation_id(root):
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Where it is another hour than in Greenwich."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_json_line_is_one_event_with_the_generation_id(root, elsewhere):
     out = io.StringIO()
     log.configure("json", "info", out)
     logging.getLogger("darkroom.test").info("two\nlines", extra={"generation": "gen_1"})
