@@ -15,6 +15,7 @@ import trustme
 from redis import Redis
 from redis.exceptions import RedisError
 
+from server.embedded import find_redis_server
 from tests.redis_server import executable
 from tests.s3 import free_port, listens
 
@@ -72,8 +73,9 @@ class Node:
         self._home.mkdir()
         self._file = self._home / "node.conf"
         self._sentinel = ["--sentinel"] if sentinel else []
-        listen = [f"port {self.port}"]
+        listen, self._program = [f"port {self.port}"], executable()
         if certificate and authority:
+            self._program = knows_tls()
             listen = [
                 "port 0",
                 f"tls-port {self.port}",
@@ -93,7 +95,7 @@ class Node:
 
     def start(self) -> Node:
         """Run, and wait until it listens."""
-        command = [*self._before, executable(), str(self._file), *self._sentinel]
+        command = [*self._before, self._program, str(self._file), *self._sentinel]
         self._process = subprocess.Popen(command)
         deadline = time.monotonic() + 10
         while not listens(self.host, self.port):
@@ -197,9 +199,14 @@ class Watched:
             each.kill()
 
 
+def knows_tls() -> str:
+    """The newest one that is there: that of the extra `embedded` was built without."""
+    return find_redis_server()[0]
+
+
 def expect_tls(folder: Path) -> None:
     """Skips where the redis-server that is there knows no TLS."""
-    command = [executable(), "--port", "0", "--tls-port", "0", "--dir", str(folder)]
+    command = [knows_tls(), "--port", "0", "--tls-port", "0", "--dir", str(folder)]
     said = subprocess.run(command, capture_output=True, text=True, timeout=10)
     if "tls-port" in said.stdout + said.stderr:  # else it finds that it listens nowhere, and ends
         pytest.skip("this redis-server was built without TLS; Debian's has it")
