@@ -15,8 +15,8 @@ fi
 
 # Else it would be read as rules, or break the URL that it is a part of.
 for word in "${REDIS_GATEWAY_PASSWORD:?}" "${REDIS_WORKER_PASSWORD:?}" "${REDIS_OPERATOR_PASSWORD:?}"; do
-    case $word in *[!A-Za-z0-9._~-]*)
-        echo "the passwords of Redis are of letters, digits and . _ ~ - alone: openssl rand -hex 24" >&2
+    case $word in *[!A-Za-z0-9._~+=-]*)
+        echo "the passwords of Redis are of letters, digits and . _ ~ + = - alone: openssl rand -hex 24" >&2
         exit 1
         ;;
     esac
