@@ -14,13 +14,16 @@ if [ "${1-}" = ping ]; then
 fi
 
 # Else it would be read as rules, or break the URL that it is a part of.
-for word in "${REDIS_GATEWAY_PASSWORD:?}" "${REDIS_WORKER_PASSWORD:?}" "${REDIS_OPERATOR_PASSWORD:?}"; do
-    case $word in *[!A-Za-z0-9._~+=-]*)
-        echo "the passwords of Redis are of letters, digits and . _ ~ + = - alone: openssl rand -hex 24" >&2
+check() {
+    case $2 in *[!A-Za-z0-9._~+=,:*!-]*)
+        echo "$1 has other characters than letters, digits and . _ ~ + = , : * ! -; openssl rand -hex 24 makes one" >&2
         exit 1
         ;;
     esac
-done
+}
+check REDIS_GATEWAY_PASSWORD "${REDIS_GATEWAY_PASSWORD:?}"
+check REDIS_WORKER_PASSWORD "${REDIS_WORKER_PASSWORD:?}"
+check REDIS_OPERATOR_PASSWORD "${REDIS_OPERATOR_PASSWORD:?}"
 if [ "$REDIS_OPERATOR_PASSWORD" = "$REDIS_GATEWAY_PASSWORD" ] || [ "$REDIS_OPERATOR_PASSWORD" = "$REDIS_WORKER_PASSWORD" ]; then
     echo "REDIS_OPERATOR_PASSWORD is another's too, who could make keys with it" >&2
     exit 1

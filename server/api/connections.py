@@ -92,7 +92,8 @@ class Connection(HttpToolsProtocol):
         """Refuses the one that is too much; of any other a request is expected now."""
         super().connection_made(transport)
         self.transport = Joining(transport, self.loop)
-        if self.side_port and transport.get_extra_info("sockname")[1] == self.side_port:
+        # A slice: the name of a unix socket is a string, which may be empty.
+        if self.side_port and transport.get_extra_info("sockname")[1:2] == (self.side_port,):
             self._come_aside()
         elif len(self.connections) - len(self.aside) > self.most:
             self._tell_of_refusals()

@@ -20,7 +20,7 @@ log = logging.getLogger("darkroom.storage")
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
 """With a look, before the last one counts."""
-HANGS_SECONDS = 5.0
+HANGS_SECONDS = 10.0
 """A look that takes longer has found something."""
 RETRY_SECONDS = 30.0
 """Room comes back when somebody makes it, or when what was kept for long enough goes."""

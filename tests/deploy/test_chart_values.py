@@ -56,6 +56,8 @@ def scaled(**values: Any) -> dict[str, Any]:
         (worker(environment={"DARKROOM_CAPACITY": "8"}), "DARKROOM_CAPACITY"),
         (worker(environment={"AWS_SECRET_ACCESS_KEY": "x"}), "AWS_SECRET_ACCESS_KEY"),
         ({"environment": {"OTEL_EXPORTER_OTLP_HEADERS": "x"}}, "OTEL_EXPORTER_OTLP_HEADERS"),
+        ({"environment": {"AWS_SSE_CUSTOMER_KEY_BASE64": "x"}}, "AWS_SSE_CUSTOMER_KEY_BASE64"),
+        ({"environment": {"HTTPS_PROXY": "http://u:p@h"}}, "'/environment/HTTPS_PROXY'"),
         (
             {"storage": {"environment": {"AZURE_STORAGE_ACCOUNT_KEY": "x"}}},
             "AZURE_STORAGE_ACCOUNT_KEY",
