@@ -71,4 +71,5 @@ def main(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(0.1)  # not for ever: a signal just before it waits would wake nobody
